@@ -1,0 +1,120 @@
+"""What a driver author imports: contracts, values, errors and hook specs.
+
+Imports attrs and pluggy, and nothing else of dockp. Names are loaded when first used, so that the shim can import
+`dockp.spi.runtime` without paying for the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dockp.spi.errors import (
+        AlreadyExists,
+        Conflict,
+        DockpError,
+        FailedPrecondition,
+        Forbidden,
+        InvalidArgument,
+        NotFound,
+        NotImplemented,
+        NotModified,
+        SystemFault,
+        Unauthorized,
+        Unavailable,
+    )
+    from dockp.spi.execution import ExecDriver
+    from dockp.spi.hooks import SPI_VERSION, hookimpl, hookspec
+    from dockp.spi.images import ImageSource, SourceContext
+    from dockp.spi.logs import LogDriver, LogEntry
+    from dockp.spi.network import (
+        Endpoint,
+        IpamDriver,
+        Network,
+        NetworkDriver,
+        NetworkInventory,
+        Pool,
+        Publication,
+    )
+    from dockp.spi.runtime import Runtime, RuntimeFailure
+    from dockp.spi.storage import StorageDriver
+    from dockp.spi.values import ChangesDirectory, Descriptor, Mount, Platform, Probe, Usage
+    from dockp.spi.volumes import VolumeDriver
+
+_HOME = {
+    "errors": (
+        "AlreadyExists",
+        "Conflict",
+        "DockpError",
+        "FailedPrecondition",
+        "Forbidden",
+        "InvalidArgument",
+        "NotFound",
+        "NotImplemented",
+        "NotModified",
+        "SystemFault",
+        "Unauthorized",
+        "Unavailable",
+    ),
+    "execution": ("ExecDriver",),
+    "hooks": ("SPI_VERSION", "hookimpl", "hookspec"),
+    "images": ("ImageSource", "SourceContext"),
+    "logs": ("LogDriver", "LogEntry"),
+    "network": ("Endpoint", "IpamDriver", "Network", "NetworkDriver", "NetworkInventory", "Pool", "Publication"),
+    "runtime": ("Runtime", "RuntimeFailure"),
+    "storage": ("StorageDriver",),
+    "values": ("ChangesDirectory", "Descriptor", "Mount", "Platform", "Probe", "Usage"),
+    "volumes": ("VolumeDriver",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604
+    "SPI_VERSION",
+    "AlreadyExists",
+    "ChangesDirectory",
+    "Conflict",
+    "Descriptor",
+    "DockpError",
+    "Endpoint",
+    "ExecDriver",
+    "FailedPrecondition",
+    "Forbidden",
+    "ImageSource",
+    "InvalidArgument",
+    "IpamDriver",
+    "LogDriver",
+    "LogEntry",
+    "Mount",
+    "Network",
+    "NetworkDriver",
+    "NetworkInventory",
+    "NotFound",
+    "NotImplemented",
+    "NotModified",
+    "Platform",
+    "Pool",
+    "Probe",
+    "Publication",
+    "Runtime",
+    "RuntimeFailure",
+    "SourceContext",
+    "StorageDriver",
+    "SystemFault",
+    "Unauthorized",
+    "Unavailable",
+    "Usage",
+    "VolumeDriver",
+    "hookimpl",
+    "hookspec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = importlib.import_module(f"dockp.spi.{_MODULE_OF[name]}")
+    except KeyError:
+        raise AttributeError(f"module 'dockp.spi' has no attribute {name!r}") from None
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
