@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         NotFound,
         NotImplemented,
         NotModified,
+        StartFailure,
         SystemFault,
         Unauthorized,
         Unavailable,
@@ -53,6 +54,7 @@ _HOME = {
         "NotFound",
         "NotImplemented",
         "NotModified",
+        "StartFailure",
         "SystemFault",
         "Unauthorized",
         "Unavailable",
@@ -61,7 +63,15 @@ _HOME = {
     "hooks": ("SPI_VERSION", "hookimpl", "hookspec"),
     "images": ("ImageSource", "SourceContext"),
     "logs": ("LogDriver", "LogEntry"),
-    "network": ("Endpoint", "IpamDriver", "Network", "NetworkDriver", "NetworkInventory", "Pool", "Publication"),
+    "network": (
+        "Endpoint",
+        "IpamDriver",
+        "Network",
+        "NetworkDriver",
+        "NetworkInventory",
+        "Pool",
+        "Publication",
+    ),
     "runtime": ("Runtime", "RuntimeFailure"),
     "storage": ("StorageDriver",),
     "values": ("ChangesDirectory", "Descriptor", "Mount", "Platform", "Probe", "Usage"),
@@ -69,7 +79,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "SPI_VERSION",
     "AlreadyExists",
     "ChangesDirectory",
@@ -99,6 +109,7 @@ __all__ = [  # noqa: PLE0604
     "Runtime",
     "RuntimeFailure",
     "SourceContext",
+    "StartFailure",
     "StorageDriver",
     "SystemFault",
     "Unauthorized",

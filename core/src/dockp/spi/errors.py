@@ -13,6 +13,7 @@
     │   └── FailedPrecondition   the object is in the wrong state for this verb
     ├── NotImplemented       the engine or driver cannot do this (yet)
     ├── Unavailable          it exists but cannot answer now (driver set aside, kernel feature missing)
+    ├── StartFailure         the command of a container could not be started
     └── SystemFault          the host failed underneath (no space, I/O error, permission)
 
 The tree knows no HTTP; one table in the API maps classes to status codes. A message says what was wrong
@@ -63,7 +64,7 @@ class FailedPrecondition(Conflict):
     """The object is in a state that does not allow this verb."""
 
 
-class NotImplemented(DockpError):  # noqa: A001 - the tree's own name; the builtin singleton is unrelated
+class NotImplemented(DockpError):
     """The engine, or the chosen driver, does not do this."""
 
 
@@ -73,3 +74,14 @@ class Unavailable(DockpError):
 
 class SystemFault(DockpError):
     """The host failed underneath: disk full, I/O error, missing privilege."""
+
+
+class StartFailure(DockpError):
+    """The command of a container or exec could not be started.
+
+    ``kind`` is ``"not-found"`` (exit code 127), ``"not-executable"`` (126) or ``"failed"`` (125, or 126 for exec).
+    """
+
+    def __init__(self, message: str, kind: str = "failed") -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -46,7 +46,7 @@ class ExecDriver(ABC):
     def prepare(self, spec: Mapping[str, object]) -> None:
         """Called in the engine just before the bundle is written: a place for slow work that the shim should not do,
         such as compiling a seccomp profile into a cache. Must not change ``spec``."""
-        return None
+        return
 
     @abstractmethod
     def inventory(self, cgroup_parent: str) -> frozenset[str]:

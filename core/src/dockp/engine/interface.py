@@ -1,0 +1,213 @@
+"""The `Engine` interface: what the command line, the API and programs are written against.
+
+Met by `dockp.engine.local.LocalEngine` (does the work in this process) and later by a remote engine (speaks the Docker
+Engine API). Small protocols by noun; every method is synchronous and may be called from many threads. Documents
+(`Document`) are Docker's JSON, ready to print or to serve. Errors are `dockp.spi.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from dockp.containers.model import CreateRequest, ExecConfig
+    from dockp.spi.logs import LogEntry
+
+Document: TypeAlias = dict[str, Any]
+"""A JSON object in Docker's spelling."""
+Filters: TypeAlias = Mapping[str, Sequence[str]]
+"""``{"status": ["running"], "label": ["a=b"]}``: values of one key are alternatives, keys must all match."""
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with (what, done, total or None) while long work goes on; any thread."""
+
+
+@frozen(kw_only=True)
+class Created:
+    id: str
+    warnings: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class WaitResult:
+    """How a container ended: ``exit_code`` 0–255 (128 + signal when killed); ``error`` when it could not be waited for."""
+
+    exit_code: int
+    error: str = ""
+
+
+@frozen(kw_only=True)
+class Top:
+    """Processes of a container: column titles as ``ps`` prints them, and one row a process."""
+
+    titles: tuple[str, ...]
+    processes: tuple[tuple[str, ...], ...]
+
+
+@frozen(kw_only=True)
+class RunResult:
+    """What `Containers.run` gives for a container that ran to its end."""
+
+    id: str
+    exit_code: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Stream(Protocol):
+    """A two-way byte stream to a container or exec. Output is raw when it has a terminal, else framed as Docker's
+    (eight bytes of header: stream number, three zeros, length in four bytes, big-endian)."""
+
+    def fileno(self) -> int: ...
+    def recv(self, size: int) -> bytes: ...
+    def send(self, data: bytes) -> int: ...
+    def close_stdin(self) -> None:
+        """Tell the container that no more input comes; output goes on."""
+
+    def wait_end(self) -> str:
+        """After the end of output: ``"exit"`` when the process ended, ``"detach"`` when the detach keys were seen."""
+
+    def close(self) -> None: ...
+
+
+class Containers(Protocol):
+    """References are names, full ids or unique prefixes of ids. Raises NotFound("No such container: …")."""
+
+    def create(self, request: CreateRequest) -> Created: ...
+    def start(self, ref: str) -> None:
+        """Raises NotModified when it runs already; RuntimeFailure's kinds arrive as `StartFailure`."""
+
+    def attach(
+        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = "", logs: bool = False
+    ) -> Stream:
+        """Attach to a running container, or to a created one just before `start`. ``detach_keys`` as Docker's
+        (``"ctrl-p,ctrl-q"``, the default for ""). With ``logs`` what was written before comes first."""
+
+    def resize(self, ref: str, rows: int, columns: int) -> None: ...
+    def wait(self, ref: str, condition: str = "not-running") -> WaitResult:
+        """Conditions are Docker's: "not-running", "next-exit", "removed"."""
+
+    def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        """Seconds until SIGKILL; None is the container's own value, -1 waits for ever. NotModified when stopped."""
+
+    def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None: ...
+    def kill(self, ref: str, signal: str = "KILL") -> None: ...
+    def pause(self, ref: str) -> None: ...
+    def unpause(self, ref: str) -> None: ...
+    def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None: ...
+    def rename(self, ref: str, name: str) -> None: ...
+    def list(
+        self, *, all: bool = False, limit: int = 0, size: bool = False, filters: Filters | None = None
+    ) -> list[Document]:
+        """Summaries as ``GET /containers/json``, newest first."""
+
+    def inspect(self, ref: str, *, size: bool = False) -> Document: ...
+    def logs(
+        self,
+        ref: str,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        follow: bool = False,
+        since: int = 0,
+        until: int = 0,
+        tail: int | None = None,
+    ) -> Iterator[LogEntry]:
+        """Entries in order; ``since`` and ``until`` in nanoseconds since the epoch, 0 for no bound."""
+
+    def top(self, ref: str, ps_args: str = "") -> Top: ...
+    def exec_create(self, ref: str, config: ExecConfig) -> str: ...
+    def exec_start(self, exec_id: str, *, detach: bool = False, tty: bool | None = None) -> Stream | None:
+        """Runs it; a stream unless ``detach``. A command that is not there arrives as `StartFailure`."""
+
+    def exec_inspect(self, exec_id: str) -> Document:
+        """As ``GET /exec/{id}/json``; ``ExitCode`` is None while it runs."""
+
+    def exec_wait(self, exec_id: str) -> int:
+        """Wait for its end; the exit code."""
+
+    def exec_resize(self, exec_id: str, rows: int, columns: int) -> None: ...
+
+
+class Images(Protocol):
+    """References are names with tags or digests, image ids or unique prefixes. NotFound("No such image: …")."""
+
+    def list(self, *, all: bool = False, filters: Filters | None = None) -> list[Document]:
+        """Summaries as ``GET /images/json``."""
+
+    def inspect(self, ref: str) -> Document: ...
+    def history(self, ref: str) -> list[Document]: ...
+    def tag(self, ref: str, target: str) -> None: ...
+    def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> list[Document]:
+        """``[{"Untagged": …}, {"Deleted": …}]``."""
+
+    def import_(
+        self,
+        source: BinaryIO,
+        *,
+        reference: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+        progress: Progress | None = None,
+    ) -> str:
+        """Make an image of one layer from a (compressed) tar of a root file system; its id."""
+
+    def pull(
+        self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None
+    ) -> str:
+        """Fetch ``scheme:reference`` (``oci:dir:tag``, ``docker-archive:file``, ``debootstrap:bookworm``); its id."""
+
+
+class Volumes(Protocol):
+    def create(
+        self,
+        name: str = "",
+        *,
+        driver: str = "local",
+        options: Mapping[str, str] = {},
+        labels: Mapping[str, str] = {},
+    ) -> Document: ...
+    def list(self, filters: Filters | None = None) -> list[Document]: ...
+    def inspect(self, name: str) -> Document: ...
+    def remove(self, name: str, *, force: bool = False) -> None: ...
+
+
+class Networks(Protocol):
+    def list(self, filters: Filters | None = None) -> list[Document]: ...
+    def inspect(self, ref: str) -> Document: ...
+
+
+class System(Protocol):
+    def info(self) -> Document:
+        """As ``GET /info``, with a ``Plugins`` part of dockp's own under ``DockpPlugins``."""
+
+    def version(self) -> Document:
+        """As ``GET /version``, with drivers and their versions among the components."""
+
+    def plugins(self) -> list[Document]:
+        """One object a driver: Kind, Name, Summary, Distribution, Version, Supported, Reason, Features, Default."""
+
+    def problems(self) -> list[str]:
+        """One line for each plug-in that cannot be used."""
+
+
+class Engine(Protocol):
+    """The whole engine. A context manager: leaving it closes what it opened, and stops no container."""
+
+    @property
+    def containers(self) -> Containers: ...
+    @property
+    def images(self) -> Images: ...
+    @property
+    def volumes(self) -> Volumes: ...
+    @property
+    def networks(self) -> Networks: ...
+    @property
+    def system(self) -> System: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Engine: ...
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,112 @@
+"""A small bridge between attrs classes and Docker's JSON documents.
+
+Every field has a JSON name: what `key` gives, else its own name in Pascal case (``cap_add`` → ``CapAdd``). Nested
+models are named by `nested`, `nested_list` and `nested_map`. Unknown keys of a document are ignored and ``null`` means
+the default, as in Docker's own decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import attrs
+
+from dockp.spi.errors import InvalidArgument
+
+T = TypeVar("T")
+
+
+def key(name: str, **more: Any) -> Any:
+    """An attrs field whose JSON name is ``name``; the rest as for ``attrs.field``."""
+    return attrs.field(metadata={"json": name}, **more)
+
+
+def nested(model: type, name: str = "", **more: Any) -> Any:
+    """A field that holds one ``model`` (or None)."""
+    return attrs.field(metadata={"json": name, "one": model}, **more)
+
+
+def nested_list(model: type, name: str = "") -> Any:
+    """A field that holds a tuple of ``model``."""
+    return attrs.field(metadata={"json": name, "many": model}, default=())
+
+
+def nested_map(model: type, name: str = "") -> Any:
+    """A field that holds a mapping from names to ``model``."""
+    return attrs.field(metadata={"json": name, "map": model}, factory=dict)
+
+
+@cache
+def _fields(cls: type) -> tuple[tuple[str, str, str, type | None, Any], ...]:
+    """(attribute, JSON name, how it nests, nested class, default) of every field of ``cls``."""
+    rows = []
+    for item in attrs.fields(cls):
+        meta = item.metadata
+        name = meta.get("json") or "".join(part.capitalize() for part in item.name.split("_"))
+        how = next((word for word in ("one", "many", "map") if word in meta), "")
+        rows.append((item.name, name, how, meta.get(how), item.default))
+    return tuple(rows)
+
+
+def _kind_matches(value: Any, default: Any) -> bool:
+    """Whether a JSON value can stand where ``default`` stands; None defaults and factories accept anything."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, int | float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, str):
+        return isinstance(value, str)
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple)
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return isinstance(value, Mapping)
+    return True
+
+
+def from_json(cls: type[T], document: Any, where: str = "") -> T:
+    """Make ``cls`` from a JSON object. Raises InvalidArgument naming the field that has the wrong type."""
+    if not isinstance(document, Mapping):
+        raise InvalidArgument(f"invalid JSON: {where or cls.__name__} must be an object")
+    values: dict[str, Any] = {}
+    for attribute, name, how, model, default in _fields(cls):
+        value = document.get(name)
+        if value is None:
+            continue
+        spot = f"{where}.{name}" if where else name
+        if not how and not _kind_matches(value, default):
+            raise InvalidArgument(f"invalid JSON: {spot} has the wrong type")
+        if how == "one" and model is not None:
+            value = from_json(model, value, spot)
+        elif how == "many" and model is not None:
+            if not isinstance(value, list | tuple):
+                raise InvalidArgument(f"invalid JSON: {spot} must be a list")
+            value = tuple(from_json(model, item, spot) for item in value)
+        elif how == "map" and model is not None:
+            if not isinstance(value, Mapping):
+                raise InvalidArgument(f"invalid JSON: {spot} must be an object")
+            value = {name: from_json(model, item or {}, f"{spot}.{name}") for name, item in value.items()}
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[attribute] = value
+    return cls(**values)
+
+
+def to_json(model: Any) -> dict[str, Any]:
+    """The JSON object of an attrs model, every field present."""
+    document: dict[str, Any] = {}
+    for attribute, name, how, _, _ in _fields(type(model)):
+        value = getattr(model, attribute)
+        if how == "one":
+            value = None if value is None else to_json(value)
+        elif how == "many":
+            value = [to_json(item) for item in value]
+        elif how == "map":
+            value = {name: to_json(item) for name, item in value.items()}
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        document[name] = value
+    return document
