@@ -101,7 +101,7 @@ class Containers(Protocol):
     def rename(self, ref: str, name: str) -> None: ...
     def list(
         self, *, all: bool = False, limit: int = 0, size: bool = False, filters: Filters | None = None
-    ) -> list[Document]:
+    ) -> Sequence[Document]:
         """Summaries as ``GET /containers/json``, newest first."""
 
     def inspect(self, ref: str, *, size: bool = False) -> Document: ...
@@ -135,13 +135,13 @@ class Containers(Protocol):
 class Images(Protocol):
     """References are names with tags or digests, image ids or unique prefixes. NotFound("No such image: …")."""
 
-    def list(self, *, all: bool = False, filters: Filters | None = None) -> list[Document]:
+    def list(self, *, all: bool = False, filters: Filters | None = None) -> Sequence[Document]:
         """Summaries as ``GET /images/json``."""
 
     def inspect(self, ref: str) -> Document: ...
-    def history(self, ref: str) -> list[Document]: ...
+    def history(self, ref: str) -> Sequence[Document]: ...
     def tag(self, ref: str, target: str) -> None: ...
-    def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> list[Document]:
+    def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> Sequence[Document]:
         """``[{"Untagged": …}, {"Deleted": …}]``."""
 
     def import_(
@@ -156,9 +156,7 @@ class Images(Protocol):
     ) -> str:
         """Make an image of one layer from a (compressed) tar of a root file system; its id."""
 
-    def pull(
-        self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None
-    ) -> str:
+    def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
         """Fetch ``scheme:reference`` (``oci:dir:tag``, ``docker-archive:file``, ``debootstrap:bookworm``); its id."""
 
 
@@ -171,13 +169,13 @@ class Volumes(Protocol):
         options: Mapping[str, str] = {},
         labels: Mapping[str, str] = {},
     ) -> Document: ...
-    def list(self, filters: Filters | None = None) -> list[Document]: ...
+    def list(self, filters: Filters | None = None) -> Sequence[Document]: ...
     def inspect(self, name: str) -> Document: ...
     def remove(self, name: str, *, force: bool = False) -> None: ...
 
 
 class Networks(Protocol):
-    def list(self, filters: Filters | None = None) -> list[Document]: ...
+    def list(self, filters: Filters | None = None) -> Sequence[Document]: ...
     def inspect(self, ref: str) -> Document: ...
 
 
@@ -188,10 +186,10 @@ class System(Protocol):
     def version(self) -> Document:
         """As ``GET /version``, with drivers and their versions among the components."""
 
-    def plugins(self) -> list[Document]:
+    def plugins(self) -> Sequence[Document]:
         """One object a driver: Kind, Name, Summary, Distribution, Version, Supported, Reason, Features, Default."""
 
-    def problems(self) -> list[str]:
+    def problems(self) -> Sequence[str]:
         """One line for each plug-in that cannot be used."""
 
 

@@ -171,9 +171,7 @@ class IpamDriver(ABC):
         """
 
     @abstractmethod
-    def choose_address(
-        self, pool: str, wanted: str | None, taken: Sequence[str], ip_range: str | None = None
-    ) -> str:
+    def choose_address(self, pool: str, wanted: str | None, taken: Sequence[str], ip_range: str | None = None) -> str:
         """An address of ``pool`` (without prefix length) that is not in ``taken``.
 
         Never the network or broadcast address. Addresses freed last are reused last where the driver can tell.
