@@ -38,14 +38,19 @@ def nested_map(model: type, name: str = "") -> Any:
     return attrs.field(metadata={"json": name, "map": model}, factory=dict)
 
 
+def nested_map_list(model: type, name: str = "") -> Any:
+    """A field that holds a mapping from names to tuples of ``model``."""
+    return attrs.field(metadata={"json": name, "lists": model}, factory=dict)
+
+
 @cache
-def _fields(cls: type) -> tuple[tuple[str, str, str, type | None, Any], ...]:
+def _fields(cls: Any) -> tuple[tuple[str, str, str, type | None, Any], ...]:
     """(attribute, JSON name, how it nests, nested class, default) of every field of ``cls``."""
     rows = []
     for item in attrs.fields(cls):
         meta = item.metadata
         name = meta.get("json") or "".join(part.capitalize() for part in item.name.split("_"))
-        how = next((word for word in ("one", "many", "map") if word in meta), "")
+        how = next((word for word in ("one", "many", "map", "lists") if word in meta), "")
         rows.append((item.name, name, how, meta.get(how), item.default))
     return tuple(rows)
 
@@ -87,6 +92,13 @@ def from_json(cls: type[T], document: Any, where: str = "") -> T:
             if not isinstance(value, Mapping):
                 raise InvalidArgument(f"invalid JSON: {spot} must be an object")
             value = {name: from_json(model, item or {}, f"{spot}.{name}") for name, item in value.items()}
+        elif how == "lists" and model is not None:
+            if not isinstance(value, Mapping):
+                raise InvalidArgument(f"invalid JSON: {spot} must be an object")
+            value = {
+                name: tuple(from_json(model, item, f"{spot}.{name}") for item in items or ())
+                for name, items in value.items()
+            }
         elif isinstance(value, list):
             value = tuple(value)
         values[attribute] = value
@@ -104,6 +116,8 @@ def to_json(model: Any) -> dict[str, Any]:
             value = [to_json(item) for item in value]
         elif how == "map":
             value = {name: to_json(item) for name, item in value.items()}
+        elif how == "lists":
+            value = {name: [to_json(item) for item in items] for name, items in value.items()}
         elif isinstance(value, tuple):
             value = list(value)
         elif isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from dockp.jsonmodel import key, nested, nested_list, nested_map
+from dockp.jsonmodel import key, nested, nested_list, nested_map, nested_map_list
 
 
 @frozen(kw_only=True)
@@ -156,7 +156,7 @@ class HostConfig:
     container_id_file: str = key("ContainerIDFile", default="")
     log_config: LogConfig = nested(LogConfig, factory=LogConfig)
     network_mode: str = ""
-    port_bindings: Mapping[str, tuple[PortBinding, ...]] = field(factory=dict)
+    port_bindings: Mapping[str, tuple[PortBinding, ...]] = nested_map_list(PortBinding)
     restart_policy: RestartPolicy = nested(RestartPolicy, factory=RestartPolicy)
     auto_remove: bool = False
     volume_driver: str = ""

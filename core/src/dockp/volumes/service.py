@@ -1,0 +1,195 @@
+"""Volumes as the engine remembers them: names, labels, drivers, and which containers use them."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from dockp.spi.errors import Conflict, InvalidArgument, NotFound
+from dockp.spi.volumes import VolumeDriver
+from dockp.store.database import Database
+from dockp.timestamps import rfc3339
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS volumes (
+    name TEXT PRIMARY KEY,
+    driver TEXT NOT NULL,
+    options TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    anonymous INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS volume_users (
+    volume TEXT NOT NULL,
+    container TEXT NOT NULL,
+    PRIMARY KEY (volume, container)
+)
+"""
+
+_RULE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+
+@frozen(kw_only=True)
+class Volume:
+    """One volume; ``created`` in nanoseconds since the epoch."""
+
+    name: str
+    driver: str
+    created: int
+    options: Mapping[str, str] = field(factory=dict)
+    labels: Mapping[str, str] = field(factory=dict)
+    anonymous: bool = False
+
+
+class VolumeService:
+    """``driver_for`` gives the driver of a name; it raises InvalidArgument for an unknown one."""
+
+    def __init__(self, database: Database, driver_for: Callable[[str], VolumeDriver]) -> None:
+        self._database = database
+        self._driver_for = driver_for
+
+    def ensure(
+        self,
+        name: str = "",
+        *,
+        driver: str = "",
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        user: str = "",
+    ) -> Volume:
+        """The volume ``name``, made when it does not exist; an anonymous one without a name.
+
+        ``user`` is the id of a container that holds it from now on: recorded in the same transaction, so that nobody
+        removes the volume in between. Raises: InvalidArgument, Conflict when it exists with another driver.
+        """
+        anonymous = not name
+        name = name or secrets.token_hex(32)
+        if not _RULE.fullmatch(name):
+            raise InvalidArgument(
+                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+            )
+        wanted = Volume(
+            name=name,
+            driver=driver or "local",
+            created=time.time_ns(),
+            options=dict(options or {}),
+            labels={ANONYMOUS_LABEL: "", **(labels or {})} if anonymous else dict(labels or {}),
+            anonymous=anonymous,
+        )
+        plugin = self._driver_for(wanted.driver)
+        with self._database.write() as connection:
+            found = self._get(connection, name)
+            if found is not None and driver and found.driver != driver:
+                raise Conflict(f"create {name}: volume name must be unique: it exists with driver {found.driver}")
+            if found is None:
+                connection.execute(
+                    "INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        name,
+                        wanted.driver,
+                        json.dumps(dict(wanted.options)),
+                        json.dumps(dict(wanted.labels)),
+                        wanted.created,
+                        int(anonymous),
+                    ),
+                )
+            if user:
+                connection.execute("INSERT OR IGNORE INTO volume_users VALUES (?, ?)", (name, user))
+        volume = found or wanted
+        try:
+            # Idempotent, and also for one that exists: whoever was killed between record and directory is helped.
+            plugin.create(name, volume.options)
+        except BaseException:
+            if found is None:
+                with self._database.write() as connection:
+                    connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+                    connection.execute("DELETE FROM volume_users WHERE volume = ?", (name,))
+            raise
+        return volume
+
+    def get(self, name: str) -> Volume:
+        """Raises: NotFound."""
+        with self._database.read() as connection:
+            volume = self._get(connection, name)
+        if volume is None:
+            raise NotFound(f"get {name}: no such volume")
+        return volume
+
+    def list(self) -> list[Volume]:
+        with self._database.read() as connection:
+            return [_from_row(row) for row in connection.execute("SELECT * FROM volumes ORDER BY name")]
+
+    def users(self, name: str) -> list[str]:
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT container FROM volume_users WHERE volume = ?", (name,))
+            return [row["container"] for row in rows]
+
+    def source(self, volume: Volume) -> str:
+        """The host path to mount. Raises: NotFound when the driver lost it."""
+        return self._driver_for(volume.driver).mounts(volume.name)[0].source
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Raises: NotFound (not with ``force``), Conflict when containers use it."""
+        with self._database.write() as connection:
+            volume = self._get(connection, name)
+            if volume is None:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume")
+            users = [row[0] for row in connection.execute("SELECT container FROM volume_users WHERE volume=?", (name,))]
+            if users:
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            # The driver works inside the transaction: nobody can start to use the volume while its data goes.
+            self._driver_for(volume.driver).remove(name)
+            connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+
+    def let_go(self, container: str, *, remove_anonymous: bool) -> None:
+        """The container uses no volume any more; anonymous ones that nobody else uses are removed when asked."""
+        with self._database.write() as connection:
+            names = [
+                row[0] for row in connection.execute("SELECT volume FROM volume_users WHERE container=?", (container,))
+            ]
+            connection.execute("DELETE FROM volume_users WHERE container = ?", (container,))
+            for name in names if remove_anonymous else ():
+                volume = self._get(connection, name)
+                used = connection.execute("SELECT 1 FROM volume_users WHERE volume = ?", (name,)).fetchone()
+                if volume is not None and volume.anonymous and used is None:
+                    self._driver_for(volume.driver).remove(name)
+                    connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+
+    def document(self, volume: Volume) -> dict[str, Any]:
+        """As ``GET /volumes/{name}``."""
+        return {
+            "CreatedAt": rfc3339(volume.created),
+            "Driver": volume.driver,
+            "Labels": dict(volume.labels) or None,
+            "Mountpoint": self._driver_for(volume.driver).mountpoint(volume.name),
+            "Name": volume.name,
+            "Options": dict(volume.options) or None,
+            "Scope": "local",
+        }
+
+    @staticmethod
+    def _get(connection: sqlite3.Connection, name: str) -> Volume | None:
+        row = connection.execute("SELECT * FROM volumes WHERE name = ?", (name,)).fetchone()
+        return None if row is None else _from_row(row)
+
+
+def _from_row(row: sqlite3.Row) -> Volume:
+    return Volume(
+        name=row["name"],
+        driver=row["driver"],
+        created=row["created"],
+        options=json.loads(row["options"]),
+        labels=json.loads(row["labels"]),
+        anonymous=bool(row["anonymous"]),
+    )
