@@ -75,7 +75,7 @@ def from_json(cls: type[T], document: Any, where: str = "") -> T:
     if not isinstance(document, Mapping):
         raise InvalidArgument(f"invalid JSON: {where or cls.__name__} must be an object")
     values: dict[str, Any] = {}
-    for attribute, name, how, model, default in _fields(cls):
+    for attribute, name, how, model, default in _fields(cls):  # type: ignore[arg-type]
         value = document.get(name)
         if value is None:
             continue
@@ -108,7 +108,7 @@ def from_json(cls: type[T], document: Any, where: str = "") -> T:
 def to_json(model: Any) -> dict[str, Any]:
     """The JSON object of an attrs model, every field present."""
     document: dict[str, Any] = {}
-    for attribute, name, how, _, _ in _fields(type(model)):
+    for attribute, name, how, _, _ in _fields(type(model)):  # type: ignore[arg-type]
         value = getattr(model, attribute)
         if how == "one":
             value = None if value is None else to_json(value)

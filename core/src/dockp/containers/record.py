@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
 from dockp.containers.model import CreateRequest
 from dockp.containers.states import State
@@ -99,8 +99,11 @@ class MountRecord:
         return cls(**{**document, "options": tuple(document["options"])})
 
 
+_MOUNT_FIELDS = tuple(item.name for item in fields(MountRecord))
+
+
 def _attributes(record: MountRecord) -> list[tuple[str, Any]]:
-    return [(name, getattr(record, name)) for name in MountRecord.__slots__ if name != "__weakref__"]
+    return [(name, getattr(record, name)) for name in _MOUNT_FIELDS]
 
 
 @frozen(kw_only=True)

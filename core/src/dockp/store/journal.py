@@ -61,8 +61,8 @@ class Operation:
 class Journal:
     """The journal of one data root.
 
-    Args: owners: the lock file that tells the living from the dead. exclusive: locks one object; `recover` uses it, while
-    an operation that fails is undone under the lock that its caller holds already.
+    Args: owners: the lock file that tells the living from the dead. exclusive: locks one object; `recover` uses it,
+    while an operation that fails is undone under the lock that its caller holds already.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Journal:
     ) -> Iterator[Operation]:
         """Do something that must be whole or not at all.
 
-        ``record`` is run in the transaction that writes the row. When the body raises, the kind's undo is called and the
-        exception goes on; when undo itself fails, the row stays for a later `recover`.
+        ``record`` is run in the transaction that writes the row. When the body raises, the kind's undo is called and
+        the exception goes on; when undo itself fails, the row stays for a later `recover`.
         """
         owner = self.owner
         with self.database.write() as connection:

@@ -7,7 +7,7 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -124,11 +124,11 @@ class VolumeService:
             raise NotFound(f"get {name}: no such volume")
         return volume
 
-    def list(self) -> list[Volume]:
+    def list(self) -> Sequence[Volume]:
         with self._database.read() as connection:
             return [_from_row(row) for row in connection.execute("SELECT * FROM volumes ORDER BY name")]
 
-    def users(self, name: str) -> list[str]:
+    def users(self, name: str) -> Sequence[str]:
         with self._database.read() as connection:
             rows = connection.execute("SELECT container FROM volume_users WHERE volume = ?", (name,))
             return [row["container"] for row in rows]
