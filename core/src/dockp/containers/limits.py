@@ -54,7 +54,7 @@ def _check_set(what: str, text: str) -> None:
     if not text:
         return
     try:
-        numbers = set()
+        numbers: set[int] = set()
         for part in text.split(","):
             first, dash, last = part.partition("-")
             numbers.update(range(int(first), int(last if dash else first) + 1))
