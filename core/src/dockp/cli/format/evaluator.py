@@ -260,6 +260,8 @@ class Evaluator:
         self, receiver: Struct, name: str, node: parser.Node, dot: Any, args: list[parser.Node], final: Any
     ) -> Any:
         if name not in receiver.fields:
+            if receiver.is_map:
+                return MISSING
             self.fault(f"can't evaluate field {name} in type {receiver.type_name}")
         value = receiver.fields[name]
         if isinstance(value, Method):

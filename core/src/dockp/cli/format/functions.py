@@ -158,7 +158,10 @@ def _equal(first: Any, other: Any) -> bool:
         return _is_nil(first) and _is_nil(other)
     if isinstance(first, Struct) and isinstance(other, Struct):
         return first is other
-    raise CallFault(f"non-comparable types {_shown(first)}: {type_name(first)}, {type_name(other)}: {_shown(other)}")
+    if type_name(first) != type_name(other):
+        sides = f"{_shown(first)}: {type_name(first)}, {type_name(other)}: {_shown(other)}"
+        raise CallFault(f"non-comparable types {sides}")
+    raise CallFault(f"non-comparable type {_shown(first)}: {type_name(other)}")
 
 
 def _eq(first: Any, *others: Any) -> bool:

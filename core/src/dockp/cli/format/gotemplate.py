@@ -73,7 +73,7 @@ class Template:
 
         run = Evaluator(self.text, self._named, HEADER_FUNCTIONS, "novalue", None)
         with suppress(EvaluationFault, RecursionError):
-            run.run(self._root, Struct("formatter.SubHeaderContext", headers))
+            run.run(self._root, Struct("formatter.SubHeaderContext", headers, is_map=True))
         return "".join(run.out)
 
 

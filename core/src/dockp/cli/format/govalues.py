@@ -67,13 +67,17 @@ class Method:
 
 
 class Struct:
-    """A row of a listing: fields by name, where a field may be a value, a callable that makes it, a `Method`."""
+    """A row of a listing: fields by name, where a field may be a value, a callable that makes it, a `Method`.
 
-    __slots__ = ("fields", "type_name")
+    ``is_map`` marks a row of headers, where a name that is not there is no error.
+    """
 
-    def __init__(self, type_name: str, fields: Mapping[str, Any]) -> None:
+    __slots__ = ("fields", "is_map", "type_name")
+
+    def __init__(self, type_name: str, fields: Mapping[str, Any], is_map: bool = False) -> None:
         self.type_name = type_name
         self.fields = fields
+        self.is_map = is_map
 
     def plain(self) -> dict[str, Any]:
         """All fields with their values, sorted by name; methods left out."""
@@ -474,7 +478,8 @@ def _write_json(out: list[str], value: object, indent: str, line: str, html: boo
         case list() | tuple():
             _write_group(out, "[]", (("", item) for item in value), indent, line, html)
         case Struct():
-            _write_json(out, value.plain(), indent, line, html)
+            # A row writes its own JSON in Docker, by json.Marshal, which always escapes.
+            _write_json(out, value.plain(), indent, line, True)
         case _:
             out.append("null")
 

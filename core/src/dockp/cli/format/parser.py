@@ -570,7 +570,7 @@ def _float(text: str) -> float | None:
         if "x" in text.lower():
             value = float.fromhex(text) if "p" in text.lower() and "_" not in text else None
         else:
-            value = None if "_" in text else float(text)
+            value = float(text)
     except (ValueError, OverflowError):
         return None
     return value if value is not None and value - value == 0 else None

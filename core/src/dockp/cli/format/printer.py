@@ -94,7 +94,7 @@ class Listing:
         elif chosen == "raw" and self.raw is not None:
             chosen = self.raw
         if chosen == "json":
-            out.write("".join(to_json(self._struct(row), html=True) + "\n" for row in rows))
+            out.write("".join(to_json(self._struct(row)) + "\n" for row in rows))
             return
         # The most usual listings need no template engine, which costs more to import than they to print.
         is_table = chosen.startswith("table")
@@ -198,6 +198,42 @@ def ellipsis(text: str, places: int) -> str:
     while width(text) > places - 1:
         text = text[:-1]
     return text + "…"
+
+
+def ports_text(ports: Iterable[Mapping[str, Any]]) -> str:
+    """Ports as the Ports field shows them: ``0.0.0.0:8080->80/tcp, 9000-9002/udp``.
+
+    Args: ``ports`` as the Engine API lists them: PrivatePort, Type, and IP and PublicPort where published.
+    Neighbouring ports make a range, unless the public number differs from the private one.
+    """
+    from ipaddress import ip_address
+
+    def order(port: Mapping[str, Any]) -> tuple[Any, ...]:
+        address = ip_address(port["IP"]) if port.get("IP") else None
+        place = (0, b"") if address is None else (address.version, address.packed)
+        return port["PrivatePort"], place, port.get("PublicPort", 0), port["Type"]
+
+    def group(where: tuple[str, str], first: int, last: int) -> str:
+        host, protocol = where
+        numbers = str(first) if first == last else f"{first}-{last}"
+        return f"{host}:{numbers}->{numbers}/{protocol}" if host else f"{numbers}/{protocol}"
+
+    closed: list[str] = []
+    single: list[str] = []
+    ranges: dict[tuple[str, str], list[int]] = {}
+    for port in sorted(ports, key=order):
+        private, protocol, host = port["PrivatePort"], port["Type"], port.get("IP") or ""
+        host = f"[{host}]" if ":" in host else host
+        if host and port.get("PublicPort", 0) != private:
+            single.append(f"{host}:{port.get('PublicPort', 0)}->{private}/{protocol}")
+            continue
+        span = ranges.setdefault((host, protocol), [private, private])
+        if private == span[1] + 1:
+            span[1] = private
+        elif private != span[1]:
+            closed.append(group((host, protocol), *span))
+            span[:] = [private, private]
+    return ", ".join([*closed, *(group(where, *span) for where, span in ranges.items()), *single])
 
 
 def labels_text(labels: Mapping[str, str] | None) -> str:

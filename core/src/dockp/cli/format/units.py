@@ -210,7 +210,7 @@ def _calendar_time(text: str, match: re.Match[str]) -> int:
     from calendar import monthrange, timegm
 
     year, month, day, hour, minute, second = (int(part or "0") for part in match.groups()[:6])
-    if not (1 <= month <= 12 and 1 <= day and hour < 24 and minute < 60 and second < 60 and year >= 1):
+    if not (1 <= month <= 12 and day >= 1 and hour < 24 and minute < 60 and second < 60 and year >= 1):
         raise InvalidArgument(f"invalid time {_quoted(text)}: out of range")
     if day > monthrange(year, month)[1]:
         raise InvalidArgument(f"invalid time {_quoted(text)}: day out of range")
@@ -231,11 +231,17 @@ def _calendar_time(text: str, match: re.Match[str]) -> int:
     return seconds * SECOND + int((match[7] or "0").ljust(9, "0"))
 
 
-def format_time(nanoseconds: int) -> str:
+ZERO_TIME = "0001-01-01T00:00:00Z"
+"""What the Engine API says of a time that never was, e.g. ``StartedAt`` of a container not yet started."""
+
+
+def format_time(nanoseconds: int | None) -> str:
     """A time as RFC 3339 in UTC, trailing zeros of the fraction cut: ``2024-05-01T10:00:00.5Z``.
 
-    This is Go's ``time.RFC3339Nano``, the form of all times in the Engine API.
+    This is Go's ``time.RFC3339Nano``, the form of all times in the Engine API; None is `ZERO_TIME`.
     """
+    if nanoseconds is None:
+        return ZERO_TIME
     seconds, part = divmod(nanoseconds, SECOND)
     moment = time.gmtime(seconds)
     fraction = f".{part:09d}".rstrip("0") if part else ""
