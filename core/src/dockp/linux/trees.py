@@ -82,8 +82,8 @@ def _empty(top: int, directory: int, depth: int) -> bool:
             if not is_directory:
                 os.unlink(name, dir_fd=directory)
                 continue
-            if depth >= _DEEPEST:
-                moved |= _move_up(top, directory, name)
+            if depth >= _DEEPEST and _move_up(top, directory, name):
+                moved = True
                 continue
             try:
                 os.rmdir(name, dir_fd=directory)
@@ -104,14 +104,15 @@ def _empty(top: int, directory: int, depth: int) -> bool:
 
 
 def _move_up(top: int, directory: int, name: str) -> bool:
+    info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     try:
-        os.rmdir(name, dir_fd=directory)
-        return False
-    except OSError:
-        info = os.stat(name, dir_fd=directory, follow_symlinks=False)
         # The inode number makes the name unique within one file system, and stays the same in a second attempt.
         os.rename(name, f"+deep.{info.st_ino}", src_dir_fd=directory, dst_dir_fd=top)
-        return True
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False  # overlay does not move directories of lower layers: go deeper instead
+    return True
 
 
 def _in_use(name: str, error: OSError) -> Exception:

@@ -1,0 +1,145 @@
+"""Read tar entries from a stream that may be anything: hostile, cut short, endless.
+
+The format is parsed by the standard library's tarfile. This module keeps it within bounds: headers may not be larger
+than `_LARGEST_HEADER`, nothing is kept in memory, and whatever is malformed raises one `InvalidArgument` instead of
+being taken for the end of the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO, Self, cast
+
+from dockp.spi.errors import InvalidArgument
+
+_BLOCK = 256 * 1024
+_LARGEST_HEADER = 8 * 1024 * 1024
+"""Bytes of one extended header. The kernel takes at most 64 KiB of xattrs a file, and paths of 4 KiB."""
+
+
+class ArchiveReader:
+    """The entries of a tar stream, in order, each with its data.
+
+    Args: stream: plain tar; read strictly forward, and never closed.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._input = _Forward(stream)
+        self._archive: tarfile.TarFile | None = None
+
+    def entries(self) -> Iterator[tarfile.TarInfo]:
+        """Each entry. Its data can be had from `data` until the next one is asked for.
+
+        At the end the stream is read to its last byte, so that a digest taken of it is complete.
+        Raises: InvalidArgument.
+        """
+        try:
+            self._archive = tarfile.TarFile(
+                fileobj=self._input,  # tell, seek and read are all it uses
+                tarinfo=_StrictTarInfo,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+        except tarfile.ReadError as error:
+            if self._input.tell() == 0:
+                return  # no byte at all: the layer that changes nothing
+            raise InvalidArgument(f"not a tar archive: {error}") from error
+        except _PARSER_ERRORS as error:
+            raise _malformed(error) from error
+        while True:
+            try:
+                entry = self._archive.next()
+            except _PARSER_ERRORS as error:
+                raise _malformed(error) from error
+            if entry is None:
+                break
+            yield entry
+            self._archive.members.clear()  # type: ignore[attr-defined]  # or it would remember every entry
+        self._input.drain()
+
+    def data(self, entry: tarfile.TarInfo) -> Iterator[tuple[int, bytes]]:
+        """The data of a regular file as (offset, bytes): whatever is not covered is a hole."""
+        # The type stubs say bytes; tarfile puts (offset, length) pairs there.
+        pieces = cast("list[tuple[int, int]]", entry.sparse) or [(0, entry.size)]
+        self._input.seek(entry.offset_data)
+        reached = 0
+        for start, length in pieces:
+            if start < reached or length < 0 or start + length > entry.size:
+                raise InvalidArgument(f"malformed tar archive: the sparse map of {entry.name!r} makes no sense")
+            reached = start + length
+            while start < reached:
+                block = self._input.take(min(_BLOCK, reached - start))
+                yield start, block
+                start += len(block)
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile, /) -> Self:
+        try:
+            entry = super().fromtarfile(tarfile_)
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            raise  # two ways an archive may end
+        except tarfile.HeaderError as error:
+            # tarfile takes a broken header after the first for the end of the archive.
+            raise InvalidArgument(f"malformed tar archive: {error}") from error
+        if entry.size < 0 or entry.offset_data < 0:
+            raise InvalidArgument("malformed tar archive: negative size")
+        return entry
+
+
+class _Forward(io.RawIOBase):
+    """What tarfile needs of a file, over a stream that only goes forward."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > _LARGEST_HEADER:
+            raise InvalidArgument(f"malformed tar archive: a header of {size} bytes")
+        parts = []
+        while size > 0:
+            part = self._stream.read(size)
+            if not part:
+                break
+            parts.append(part)
+            size -= len(part)
+            self._position += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def take(self, size: int) -> bytes:
+        """Between 1 and ``size`` bytes of data."""
+        part = self._stream.read(size)
+        if not part:
+            raise InvalidArgument("the archive ends in the middle of a file")
+        self._position += len(part)
+        return part
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET or offset < self._position:
+            raise InvalidArgument("malformed tar archive: an entry begins inside another")
+        while self._position < offset:
+            part = self._stream.read(min(_BLOCK, offset - self._position))
+            if not part:
+                raise InvalidArgument("the archive ends in the middle of a file")
+            self._position += len(part)
+        return offset
+
+    def drain(self) -> None:
+        while part := self._stream.read(_BLOCK):
+            self._position += len(part)
+
+
+# What tarfile lets through on malformed input, besides its own errors: numbers that are none, chains of headers that
+# describe headers.
+_PARSER_ERRORS = (tarfile.TarError, ValueError, OverflowError, RecursionError, IndexError, KeyError, TypeError)
+
+
+def _malformed(error: BaseException) -> InvalidArgument:
+    return InvalidArgument(f"malformed tar archive: {error or type(error).__name__}")
