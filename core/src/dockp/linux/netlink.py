@@ -36,7 +36,10 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
+_SO_SNDBUFFORCE = 32
 _RECEIVE_BYTES = 1 << 18
+_USUAL_SEND_BYTES = 1 << 16
+"""More than this may not fit the send buffer a socket is born with."""
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -52,17 +55,27 @@ class Request:
 
     Attributes:
         what: what it does, for errors, as in "cannot <what>". kind: the message type. body: family header and
-        attributes. flags: beyond ``NLM_F_REQUEST | NLM_F_ACK``. ignore: errnos that count as success.
+        attributes. flags: beyond ``NLM_F_REQUEST | NLM_F_ACK``. ignore: errnos that count as success. silent: the
+        kernel does not acknowledge it; it answers only to refuse, and then answers nothing else that was sent with it.
     """
 
-    __slots__ = ("body", "flags", "ignore", "kind", "what")
+    __slots__ = ("body", "flags", "ignore", "kind", "silent", "what")
 
-    def __init__(self, what: str, kind: int, body: bytes, flags: int = 0, ignore: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        what: str,
+        kind: int,
+        body: bytes,
+        flags: int = 0,
+        ignore: Sequence[int] = (),
+        silent: bool = False,
+    ) -> None:
         self.what = what
         self.kind = kind
         self.body = body
         self.flags = flags
         self.ignore = ignore
+        self.silent = silent
 
 
 class Answer:
@@ -150,14 +163,18 @@ class Netlink:
         first = self._sequence + 1
         chunks = []
         for number, request in enumerate(requests, first):
-            flags = request.flags | NLM_F_REQUEST | NLM_F_ACK
+            flags = request.flags | NLM_F_REQUEST | (0 if request.silent else NLM_F_ACK)
             chunks.append(_HEADER.pack(16 + len(request.body), request.kind, flags, number, 0))
             chunks.append(request.body + bytes(-len(request.body) & 3))
         self._sequence += len(requests)
-        self._socket.send(b"".join(chunks))
+        message = b"".join(chunks)
+        if len(message) > _USUAL_SEND_BYTES:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(message))
+        self._socket.send(message)
         answers = [Answer() for _ in requests]
-        waiting = set(range(len(requests)))
-        while waiting:
+        waiting = {index for index, request in enumerate(requests) if not request.silent}
+        silent = [answer for answer, request in zip(answers, requests, strict=True) if request.silent]
+        while waiting and not any(answer.error for answer in silent):
             self._receive(answers, waiting, first)
         return answers
 

@@ -6,28 +6,20 @@ made for it, which then ends. The caller's thread never moves, whatever fails.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from dockp.linux import libc
+
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
-_libc.setns.restype = ctypes.c_int
-_libc.unshare.argtypes = (ctypes.c_int,)
-_libc.unshare.restype = ctypes.c_int
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"cannot {what}: {os.strerror(code)}")
+_setns = libc.function("setns", libc.c_int, libc.c_int)
+_unshare = libc.function("unshare", libc.c_int)
 
 
 def _in_thread(work: Callable[[], T]) -> T:
@@ -53,7 +45,7 @@ def new() -> int:
     CAP_SYS_ADMIN)."""
 
     def work() -> int:
-        _check(_libc.unshare(CLONE_NEWNET), "make a network namespace")
+        libc.check(_unshare(CLONE_NEWNET), "unshare")
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     return _in_thread(work)
@@ -64,7 +56,7 @@ def inside(sandbox: int, work: Callable[[], T]) -> T:
     (sockets, files under /proc/sys/net) belongs to that namespace for good. Raises OSError, and what ``work`` raises."""
 
     def body() -> T:
-        _check(_libc.setns(sandbox, CLONE_NEWNET), "enter the network namespace")
+        libc.check(_setns(sandbox, CLONE_NEWNET), "setns")
         return work()
 
     return _in_thread(body)

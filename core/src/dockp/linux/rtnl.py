@@ -7,6 +7,7 @@ one system call. Numbers: linux/if_link.h, linux/rtnetlink.h, linux/if_addr.h.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 
@@ -102,6 +103,11 @@ def _mac(kind: int, value: str) -> bytes:
     return attribute(kind, bytes.fromhex(value.replace(":", "")))
 
 
+def has_ipv6() -> bool:
+    """False where the kernel was built or started without IPv6; it then refuses IPv6 settings of links."""
+    return os.path.exists("/proc/net/if_inet6")
+
+
 def open_here() -> Netlink:
     """A routing socket in the calling thread's namespace."""
     return Netlink.open(NETLINK_ROUTE)
@@ -117,14 +123,10 @@ def add_bridge(name: str, mac: str) -> Request:
     and changes it whenever a port comes or goes. An existing link of that name is success: look at its kind."""
     body = _INTERFACE.pack(0, 0, 0, 0, 0) + text_attribute(_IFLA_IFNAME, name) + _mac(_IFLA_ADDRESS, mac)
     body += nested(_IFLA_LINKINFO, text_attribute(_IFLA_INFO_KIND, "bridge"))
-    return Request(
-        f"make the bridge {name}", _RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, ignore=(errno.EEXIST,)
-    )
+    return Request(f"make the bridge {name}", _RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, ignore=(errno.EEXIST,))
 
 
-def add_veth(
-    name: str, *, master: int, mtu: int | None, peer: str, peer_mac: str, peer_namespace: int
-) -> Request:
+def add_veth(name: str, *, master: int, mtu: int | None, peer: str, peer_mac: str, peer_namespace: int) -> Request:
     """Make a veth pair whose far end appears, still down, inside another namespace under its final name; the near end
     is up and a port of ``master`` (an index). Fails with EEXIST when either name is taken."""
     size = _u32(_IFLA_MTU, mtu) if mtu else b""
@@ -161,7 +163,7 @@ def change_link(
         body += _u32(_IFLA_MTU, mtu)
     if alias is not None:
         body += attribute(_IFLA_IFALIAS, alias.encode())
-    if not link_local:
+    if not link_local and has_ipv6():
         mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_MODE_NONE]))
         body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
     port = b""
@@ -199,9 +201,7 @@ def add_default_route(index: int, gateway: str) -> Request:
     family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
     body = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0)
     body += attribute(_RTA_GATEWAY, socket.inet_pton(family, gateway)) + _u32(_RTA_OIF, index)
-    return Request(
-        f"add the default route by way of {gateway}", _RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_REPLACE
-    )
+    return Request(f"add the default route by way of {gateway}", _RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def parse_cidr(address: str) -> tuple[int, bytes, int]:
