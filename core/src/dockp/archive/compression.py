@@ -1,0 +1,163 @@
+"""Open streams that may be compressed, told by their first bytes, and take digests on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+from typing import Any, BinaryIO
+
+from dockp.spi.errors import InvalidArgument, Unavailable
+
+# Sources: RFC 1952 (gzip), RFC 8878 (zstd, with its skippable frames), the xz file format, bzip2's "BZh".
+_MAGIC = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+)
+_LONGEST = 6
+_BLOCK = 256 * 1024
+
+
+def detect(start: bytes) -> str:
+    """The compression that a stream beginning with ``start`` (6 bytes are enough) uses: ``"gzip"``, ``"bzip2"``,
+    ``"xz"``, ``"zstd"`` or ``"none"``."""
+    for magic, name in _MAGIC:
+        if start.startswith(magic):
+            return name
+    if len(start) >= 4 and start[1:4] == b"\x2a\x4d\x18" and start[0] & 0xF0 == 0x50:
+        return "zstd"
+    return "none"
+
+
+def open_stream(stream: BinaryIO) -> BinaryIO:
+    """The plain content of ``stream``, whichever of the known compressions it uses, if any.
+
+    ``stream`` is read forward only and not closed, and stays in use as long as the result. Reading raises
+    InvalidArgument when the data are corrupt or cut short. Raises: Unavailable for zstd without its package.
+    """
+    start = _read_fully(stream, _LONGEST)
+    whole = _Rejoined(start, stream)
+    kind = detect(start)
+    if kind == "none":
+        return io.BufferedReader(whole, _BLOCK)
+    return io.BufferedReader(_Checked(_decompressor(kind, io.BufferedReader(whole, _BLOCK)), kind), _BLOCK)
+
+
+class Digesting(io.RawIOBase):
+    """A stream that passes reads on to ``stream`` and takes size and digest of what went by.
+
+    ::
+
+        counted = Digesting(stream)
+        apply_layer(open_stream(counted), root)
+        counted.digest   # "sha256:…"
+    """
+
+    def __init__(self, stream: BinaryIO, algorithm: str = "sha256") -> None:
+        self._stream = stream
+        self._hash = hashlib.new(algorithm)
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        """``<algorithm>:<hex>`` of the bytes read so far."""
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        data = self._stream.read(len(target))
+        target[: len(data)] = data
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def drain(self) -> None:
+        """Read what is left, so that size and digest are those of the whole stream."""
+        while self.read(_BLOCK):
+            pass
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream with the bytes that were read from it put back in front."""
+
+    def __init__(self, start: bytes, stream: BinaryIO) -> None:
+        self._start = start
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        if self._start:
+            data, self._start = self._start[: len(target)], self._start[len(target) :]
+        else:
+            data = self._stream.read(len(target))
+        target[: len(data)] = data
+        return len(data)
+
+
+class _Checked(io.RawIOBase):
+    """A decompressor whose many kinds of complaint become one."""
+
+    def __init__(self, stream: Any, kind: str) -> None:
+        self._stream = stream
+        self._kind = kind
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        import lzma
+        import zlib
+
+        try:
+            data = self._stream.read(len(target))
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
+            raise self._corrupt(error) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise  # the disk's complaint, not the decompressor's
+            raise self._corrupt(error) from error
+        except Exception as error:
+            if type(error).__name__ != "ZstdError":  # not imported unless in use
+                raise
+            raise self._corrupt(error) from error
+        target[: len(data)] = data
+        return len(data)
+
+    def _corrupt(self, error: Exception) -> InvalidArgument:
+        return InvalidArgument(f"the {self._kind} stream is corrupt or cut short: {error}")
+
+
+def _decompressor(kind: str, stream: io.BufferedReader) -> Any:
+    if kind == "gzip":
+        import gzip
+
+        return gzip.GzipFile(fileobj=stream, mode="rb")
+    if kind == "bzip2":
+        import bz2
+
+        return bz2.BZ2File(stream, "rb")
+    if kind == "xz":
+        import lzma
+
+        return lzma.LZMAFile(stream, "rb")
+    try:
+        zstandard = importlib.import_module("zstandard")
+    except ImportError:
+        raise Unavailable("this archive is compressed with zstd: install the Python package zstandard") from None
+    return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+
+
+def _read_fully(stream: BinaryIO, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = stream.read(size - len(data))
+        if not part:
+            break
+        data += part
+    return data
