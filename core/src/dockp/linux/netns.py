@@ -52,8 +52,11 @@ def new() -> int:
 
 
 def inside(sandbox: int, work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread that joined the namespace ``sandbox`` and return what it returns. What ``work`` opens
-    (sockets, files under /proc/sys/net) belongs to that namespace for good. Raises OSError, and what ``work`` raises."""
+    """Run ``work`` in a thread that joined the namespace ``sandbox`` and return what it returns.
+
+    What ``work`` opens (sockets, files under /proc/sys/net) belongs to that namespace for good.
+    Raises: OSError, and what ``work`` raises.
+    """
 
     def body() -> T:
         libc.check(_setns(sandbox, CLONE_NEWNET), "setns")

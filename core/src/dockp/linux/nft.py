@@ -238,8 +238,8 @@ def elements(sock: Netlink, table: str, set_name: str) -> list[Element]:
 def holds(
     sock: Netlink, table: str, *, elements: Sequence[tuple[str, Element]], chains: Sequence[tuple[str, int]]
 ) -> bool:
-    """True when the inet table has every one of ``elements`` (set name and element) and its ``chains`` have as many rules
-    and references as told. One system call each way, so cheap enough for every container start."""
+    """True when the inet table has every one of ``elements`` (set name and element) and its ``chains`` have as many
+    rules and references as told. One system call each way, so cheap enough for every container start."""
     requests = [
         Request("", _type(_GETSETELEM), _list_body(table, set_name, (element,))) for set_name, element in elements
     ]
