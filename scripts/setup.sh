@@ -44,7 +44,7 @@ venv() {
         say "making .venv with $base"
         "$base" -m venv --clear .venv
     fi
-    local pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet) editable=() folder
+    local pip=(.venv/bin/python -m pip --disable-pip-version-check -qq) editable=() folder
     say "installing requirements.lock"
     "${pip[@]}" install --require-hashes -r requirements.lock
     for folder in core drivers/*/; do editable+=(-e "$folder"); done
