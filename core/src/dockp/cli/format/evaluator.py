@@ -9,7 +9,6 @@ from dockp.cli.format import parser
 from dockp.cli.format.functions import CallFault, Function
 from dockp.cli.format.govalues import (
     MISSING,
-    NIL_POINTER,
     GoMap,
     Method,
     Missing,
@@ -43,16 +42,16 @@ class _Continue(Exception):
     pass
 
 
-def _zero(kind: Kind) -> object:
+def _zero(kind: Kind, name: str) -> object:
     if kind == "pointer":
-        return NIL_POINTER
+        return NilPointer(name)
     if kind == "list":
         return NilList()
     return GoMap(None, _element_zero(kind))
 
 
 def _element_zero(kind: Kind) -> object:
-    return {"strings": "", "lists": NilList(), "pointers": NIL_POINTER}.get(kind, {})
+    return {"strings": "", "lists": NilList(), "pointers": None}.get(kind, {})
 
 
 class Evaluator:
@@ -211,7 +210,7 @@ class Evaluator:
 
     def not_a_function(self, args: list[parser.Node], final: Any) -> None:
         if len(args) > 1 or final is not _NOTHING:
-            self.fault(f"can't give argument to non-function {parser.operand_text(args[0])}")
+            self.fault(f"can't give argument to non-function {args[0]}")
 
     def fields_of(self, node: parser.Node, dot: Any, args: list[parser.Node], final: Any) -> Any:
         """The value of a field, variable or chain node; only the last field of it may take arguments."""
@@ -240,7 +239,8 @@ class Evaluator:
 
     def field(self, receiver: Any, name: str, node: parser.Node, dot: Any, args: list[parser.Node], final: Any) -> Any:
         if isinstance(receiver, Missing):
-            if self.strict:
+            # With a shape, only an entry of a typed map can be missing, and that is no error.
+            if self.strict and self.shape is None:
                 self.fault(f"nil data; no entry for key {quote(name)}")
             return MISSING
         if isinstance(receiver, Struct):
@@ -252,7 +252,7 @@ class Evaluator:
         if receiver is None:
             self.fault(f"nil pointer evaluating interface {{}}.{name}")
         if isinstance(receiver, NilPointer):
-            self.fault(f"nil pointer evaluating {type_name(receiver)}.{name}")
+            self.fault(f"map has no entry for key {quote(receiver.name)}")
         # What stands in a document is held by an interface, whatever it is.
         return self.fault(f"can't evaluate field {name} in type interface {{}}")
 
@@ -286,12 +286,13 @@ class Evaluator:
             if kind is None:
                 return value
             if value is None:
-                return _zero(kind)
+                return _zero(kind, name)
             if isinstance(value, dict) and kind not in ("pointer", "list"):
-                return GoMap(value, _element_zero(kind))
+                zero = _element_zero(kind)
+                return GoMap({key: zero if item is None else item for key, item in value.items()}, zero)
             return value
         if kind is not None:
-            return _zero(kind)
+            return _zero(kind, name)
         if self.strict:
             self.fault(f"map has no entry for key {quote(name)}")
         return MISSING

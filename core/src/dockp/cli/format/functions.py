@@ -15,6 +15,7 @@ from dockp.cli.format.govalues import (
     MISSING,
     GoMap,
     Missing,
+    NilList,
     NilPointer,
     Struct,
     from_bytes,
@@ -67,6 +68,8 @@ def _index(item: Any, *indexes: Any) -> Any:
     if item is None or isinstance(item, Missing):
         raise CallFault("index of untyped nil")
     for index in indexes:
+        if isinstance(item, NilList):
+            raise CallFault("index of untyped nil")
         if item is None or isinstance(item, (Missing, NilPointer)):
             raise CallFault("index of nil pointer")
         if isinstance(item, dict):

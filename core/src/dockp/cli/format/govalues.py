@@ -29,15 +29,15 @@ MISSING = Missing()
 
 
 class NilPointer:
-    """A nil pointer in a structure; prints ``<nil>`` and is false."""
+    """A nil pointer in a structure; prints ``<nil>`` and is false. ``name`` is the field it was found in."""
 
-    __slots__ = ()
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __bool__(self) -> bool:
         return False
-
-
-NIL_POINTER = NilPointer()
 
 
 class NilList(list[Any]):

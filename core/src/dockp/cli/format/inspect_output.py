@@ -12,11 +12,11 @@ from dockp.spi.errors import DockpError
 
 _KINDS: Mapping[Kind, str] = {
     "pointer": "Health Healthcheck UsageData SizeRw SizeRootFs StopTimeout Init OomKillDisable PidsLimit"
-    " MemorySwappiness IPAMConfig LinkLocalIPs ImageManifestDescriptor Error",
+    " MemorySwappiness IPAMConfig ImageManifestDescriptor",
     "list": "Env Cmd Entrypoint Shell OnBuild Args Mounts Binds Links CapAdd CapDrop GroupAdd ExtraHosts"
     " SecurityOpt Dns DnsOptions DnsSearch VolumesFrom Devices DeviceRequests DeviceCgroupRules Ulimits"
     " BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps"
-    " MaskedPaths ReadonlyPaths ExecIDs RepoTags RepoDigests Layers Aliases DNSNames Test Log",
+    " MaskedPaths ReadonlyPaths ExecIDs LinkLocalIPs RepoTags RepoDigests Layers Aliases DNSNames Test Log",
     "strings": "Labels Options DriverOpts Sysctls StorageOpt Tmpfs Annotations AuxiliaryAddresses Data",
     "lists": "Ports PortBindings",
     "pointers": "Networks",

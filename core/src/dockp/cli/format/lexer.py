@@ -251,6 +251,12 @@ class _Lexer:
     def _number(self) -> None:
         match = _NUMBER.match(self.text, self.pos)
         end = match.end() if match is not None else self.pos
+        if self.text[end : end + 1] in ("+", "-"):  # Go would go on to a complex number
+            match = _NUMBER.match(self.text, end)
+            end = match.end() if match is not None else end
+            after = re.match(r"\w?", self.text[end : end + 1])
+            shown = self.text[self.pos : end] + (after[0] if after is not None else "")
+            raise _Fault(f"bad number syntax: {quote(shown)}")
         if re.match(r"\w", self.text[end : end + 1]):
             raise _Fault(f"bad number syntax: {quote(self.text[self.pos : end + 1])}")
         self._emit(NUMBER, end)

@@ -510,7 +510,9 @@ class _Parser:
                 return self.number(token)
             case lexer.CHARACTER:
                 value = unquote(text)
-                if value is None or len(value) != 1:
+                if not value:
+                    raise self.fault("invalid syntax")
+                if len(value) != 1:
                     raise self.fault(f"malformed character constant: {text}")
                 return Literal(pos, text, ord(value), ord(value))
             case lexer.STRING | lexer.RAW_STRING:

@@ -227,12 +227,14 @@ def ports_text(ports: Iterable[Mapping[str, Any]]) -> str:
         if host and port.get("PublicPort", 0) != private:
             single.append(f"{host}:{port.get('PublicPort', 0)}->{private}/{protocol}")
             continue
-        span = ranges.setdefault((host, protocol), [private, private])
-        if private == span[1] + 1:
+        where = host, protocol
+        span = ranges.get(where)
+        if span is not None and private == span[1] + 1:
             span[1] = private
-        elif private != span[1]:
-            closed.append(group((host, protocol), *span))
-            span[:] = [private, private]
+            continue
+        if span is not None:
+            closed.append(group(where, *span))
+        ranges[where] = [private, private]
     return ", ".join([*closed, *(group(where, *span) for where, span in ranges.items()), *single])
 
 

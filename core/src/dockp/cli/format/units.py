@@ -54,7 +54,7 @@ def parse_size(text: str, *, base: int = 1024) -> int:
         number, suffix = text[:end], text[end:]
     if not number:
         raise InvalidArgument(f"invalid size: '{text}'")
-    if not re.fullmatch(r"\+?(\d+(\.\d*)?|\.\d+)", number, re.ASCII):
+    if not re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)", number, re.ASCII) or Decimal(number) < 0:
         raise InvalidArgument(f"invalid size: '{text}'")
     unit = suffix.lower()
     power = _POWERS.find(unit[:1])
