@@ -90,6 +90,8 @@ def apply_layer(
                 layer.apply(entry, reader)
             except OSError as error:
                 raise _explained(entry, error) from error
+            except (OverflowError, ValueError) as error:
+                raise InvalidArgument(f"{entry.name!r} has an impossible attribute: {error}") from error
             except RecursionError:
                 raise InvalidArgument(f"the layer nests directories too deeply at {entry.name!r}") from None
         layer.finish()

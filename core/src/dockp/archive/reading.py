@@ -62,7 +62,8 @@ class ArchiveReader:
     def data(self, entry: tarfile.TarInfo) -> Iterator[tuple[int, bytes]]:
         """The data of a regular file as (offset, bytes): whatever is not covered is a hole."""
         # The type stubs say bytes; tarfile puts (offset, length) pairs there.
-        pieces = cast("list[tuple[int, int]]", entry.sparse) or [(0, entry.size)]
+        sparse = cast("list[tuple[int, int]] | None", entry.sparse)
+        pieces = [(0, entry.size)] if sparse is None else [piece for piece in sparse if piece[1] != 0]
         self._input.seek(entry.offset_data)
         reached = 0
         for start, length in pieces:
@@ -85,8 +86,8 @@ class _StrictTarInfo(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             # tarfile takes a broken header after the first for the end of the archive.
             raise InvalidArgument(f"malformed tar archive: {error}") from error
-        if entry.size < 0 or entry.offset_data < 0:
-            raise InvalidArgument("malformed tar archive: negative size")
+        if not 0 <= entry.size < 2**63:
+            raise InvalidArgument(f"malformed tar archive: a file of {entry.size} bytes")
         return entry
 
 
