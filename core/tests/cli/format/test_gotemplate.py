@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dockp.cli.format.gojson import to_json
 from dockp.cli.format.gotemplate import MissingKey, Template, TemplateError, compile
-from dockp.cli.format.govalues import Method, Struct, to_json
+from dockp.cli.format.govalues import Method, Struct
+from dockp.cli.format.printf import sprintf
 from dockp.spi.errors import InvalidArgument
 
 GOLDEN = json.loads((Path(__file__).parent / "go_templates.json").read_text())
@@ -162,6 +164,4 @@ def test_nothing_but_a_template_error_comes_out(template: str, value: Any, stric
     form=st.text(alphabet="%+-# 0123456789.*[]vdsqxXtfeEgGcUboOTp!é", max_size=12), values=st.lists(VALUES, max_size=3)
 )
 def test_printf_never_fails(form: str, values: list[Any]) -> None:
-    from dockp.cli.format.govalues import sprintf
-
     assert isinstance(sprintf(form, values), str)

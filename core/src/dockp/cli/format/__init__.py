@@ -2,7 +2,9 @@
 
 Each module stands alone and imports next to nothing, so that a command pays only for what it shows:
 
-* ``gotemplate``      compile and render what users type after ``--format``
+* ``gotemplate``      compile and render what users type after ``--format``; behind it ``lexer``, ``parser``,
+  ``nodes``, ``evaluator`` and ``functions``, and Go's view of values in ``govalues``, ``printf``, ``gojson``,
+  ``literals``
 * ``printer``         listings (``docker ps`` and friends): tables, JSON lines, templates, quiet mode
 * ``inspect_output``  ``inspect`` documents, whole or through a template
 * ``units``           sizes, durations and points in time, as text and back

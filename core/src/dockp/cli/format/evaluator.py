@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn
 
-from dockp.cli.format import parser
+from dockp.cli.format import nodes
 from dockp.cli.format.functions import CallFault, Function
 from dockp.cli.format.govalues import (
     MISSING,
@@ -20,7 +20,7 @@ from dockp.cli.format.govalues import (
     to_bytes,
     type_name,
 )
-from dockp.cli.format.lexer import quote
+from dockp.cli.format.literals import quote
 
 MissingKey = Literal["error", "novalue"]
 Kind = Literal["pointer", "list", "strings", "lists", "pointers", "structs"]
@@ -60,7 +60,7 @@ class Evaluator:
     def __init__(
         self,
         text: str,
-        named: Mapping[str, list[parser.Node]],
+        named: Mapping[str, list[nodes.Node]],
         functions: Mapping[str, Function],
         missing: MissingKey,
         shape: Mapping[str, Kind] | None,
@@ -74,9 +74,9 @@ class Evaluator:
         self.template = ""
         self.depth = 0
         self.variables: list[list[Any]] = []
-        self.node: parser.Node | None = None
+        self.node: nodes.Node | None = None
 
-    def run(self, root: list[parser.Node], value: object) -> None:
+    def run(self, root: list[nodes.Node], value: object) -> None:
         """Render ``root`` over ``value`` into ``out``. Raises: EvaluationFault."""
         self.variables = [["$", value]]
         self.walk(root, value)
@@ -92,15 +92,15 @@ class Evaluator:
 
     # -- nodes ----------------------------------------------------------------------------------------
 
-    def walk(self, nodes: list[parser.Node], dot: Any) -> None:
-        for node in nodes:
-            if isinstance(node, parser.Text):
+    def walk(self, body: list[nodes.Node], dot: Any) -> None:
+        for node in body:
+            if isinstance(node, nodes.Text):
                 self.out.append(node.text)
-            elif isinstance(node, parser.Action):
+            elif isinstance(node, nodes.Action):
                 value = self.pipeline(node.pipe, dot)
                 if not node.pipe.variables:
                     self.out.append("<no value>" if isinstance(value, Missing) else plain(value))
-            elif isinstance(node, parser.Block):
+            elif isinstance(node, nodes.Block):
                 mark = len(self.variables)
                 if node.keyword == "range":
                     self.loop(node, dot)
@@ -111,12 +111,12 @@ class Evaluator:
                     else:
                         self.walk(node.orelse, dot)
                 del self.variables[mark:]
-            elif isinstance(node, parser.Invoke):
+            elif isinstance(node, nodes.Invoke):
                 self.invoke(node, dot)
-            elif isinstance(node, parser.Jump):
+            elif isinstance(node, nodes.Jump):
                 raise _Break if node.keyword == "break" else _Continue
 
-    def loop(self, node: parser.Block, dot: Any) -> None:
+    def loop(self, node: nodes.Block, dot: Any) -> None:
         self.node = node
         value = self.pipeline(node.pipe, dot)
         variables = node.pipe.variables
@@ -152,7 +152,7 @@ class Evaluator:
         if empty:
             self.walk(node.orelse, dot)
 
-    def invoke(self, node: parser.Invoke, dot: Any) -> None:
+    def invoke(self, node: nodes.Invoke, dot: Any) -> None:
         self.node = node
         body = self.named.get(node.name)
         if body is None:
@@ -169,7 +169,7 @@ class Evaluator:
 
     # -- pipelines ------------------------------------------------------------------------------------
 
-    def pipeline(self, pipe: parser.Pipe, dot: Any) -> Any:
+    def pipeline(self, pipe: nodes.Pipe, dot: Any) -> Any:
         self.node = pipe
         value: Any = _NOTHING
         for command in pipe.commands:
@@ -190,34 +190,34 @@ class Evaluator:
                 return
         self.fault(f"undefined variable: {name}")
 
-    def command(self, command: parser.Command, dot: Any, final: Any) -> Any:
+    def command(self, command: nodes.Command, dot: Any, final: Any) -> Any:
         first = command.args[0]
-        if isinstance(first, (parser.Field, parser.Chain, parser.Variable)):
+        if isinstance(first, (nodes.Field, nodes.Chain, nodes.Variable)):
             return self.fields_of(first, dot, command.args[1:], final)
-        if isinstance(first, parser.Identifier):
+        if isinstance(first, nodes.Identifier):
             self.node = first
             return self.call(first.name, self.functions[first.name], command, dot, command.args[1:], final)
-        if not isinstance(first, parser.Pipe):
+        if not isinstance(first, nodes.Pipe):
             self.node = first
         self.not_a_function(command.args, final)
-        if isinstance(first, parser.Pipe):
+        if isinstance(first, nodes.Pipe):
             return self.pipeline(first, dot)
-        if isinstance(first, parser.Literal):
+        if isinstance(first, nodes.Literal):
             return first.value
-        if isinstance(first, parser.Dot):
+        if isinstance(first, nodes.Dot):
             return dot
         return self.fault("nil is not a command")
 
-    def not_a_function(self, args: list[parser.Node], final: Any) -> None:
+    def not_a_function(self, args: list[nodes.Node], final: Any) -> None:
         if len(args) > 1 or final is not _NOTHING:
             self.fault(f"can't give argument to non-function {args[0]}")
 
-    def fields_of(self, node: parser.Node, dot: Any, args: list[parser.Node], final: Any) -> Any:
+    def fields_of(self, node: nodes.Node, dot: Any, args: list[nodes.Node], final: Any) -> Any:
         """The value of a field, variable or chain node; only the last field of it may take arguments."""
         self.node = node
-        if isinstance(node, parser.Field):
+        if isinstance(node, nodes.Field):
             receiver, names = dot, node.names
-        elif isinstance(node, parser.Variable):
+        elif isinstance(node, nodes.Variable):
             names = node.names
             receiver = next((value for name, value in reversed(self.variables) if name == node.name), _NOTHING)
             if receiver is _NOTHING:
@@ -226,9 +226,9 @@ class Evaluator:
                 self.not_a_function([node, *args], final)
                 return receiver
         else:
-            assert isinstance(node, parser.Chain)
+            assert isinstance(node, nodes.Chain)
             names = node.names
-            if isinstance(node.term, parser.Nil):
+            if isinstance(node.term, nodes.Nil):
                 self.fault(f"indirection through explicit nil in {node}")
             receiver = self.argument(node.term, "", dot)
         for name in names[:-1]:
@@ -237,7 +237,7 @@ class Evaluator:
 
     # -- fields ---------------------------------------------------------------------------------------
 
-    def field(self, receiver: Any, name: str, node: parser.Node, dot: Any, args: list[parser.Node], final: Any) -> Any:
+    def field(self, receiver: Any, name: str, node: nodes.Node, dot: Any, args: list[nodes.Node], final: Any) -> Any:
         if isinstance(receiver, Missing):
             # With a shape, only an entry of a typed map can be missing, and that is no error.
             if self.strict and self.shape is None:
@@ -257,7 +257,7 @@ class Evaluator:
         return self.fault(f"can't evaluate field {name} in type interface {{}}")
 
     def struct_field(
-        self, receiver: Struct, name: str, node: parser.Node, dot: Any, args: list[parser.Node], final: Any
+        self, receiver: Struct, name: str, node: nodes.Node, dot: Any, args: list[nodes.Node], final: Any
     ) -> Any:
         if name not in receiver.fields:
             if receiver.is_map:
@@ -300,7 +300,7 @@ class Evaluator:
     # -- calls ----------------------------------------------------------------------------------------
 
     def call(
-        self, name: str, function: Function, node: parser.Node, dot: Any, args: list[parser.Node], final: Any
+        self, name: str, function: Function, node: nodes.Node, dot: Any, args: list[nodes.Node], final: Any
     ) -> Any:
         params = function.params
         given = len(args) + (final is not _NOTHING)
@@ -325,26 +325,26 @@ class Evaluator:
             self.node = node
             self.fault(f"error calling {name}: {fault}")
 
-    def argument(self, node: parser.Node, kind: str, dot: Any) -> Any:
+    def argument(self, node: nodes.Node, kind: str, dot: Any) -> Any:
         """The value of an argument for a parameter of type ``kind``; the empty kind asks for no check."""
         self.node = node
-        if isinstance(node, parser.Nil):
+        if isinstance(node, nodes.Nil):
             if kind == "any":
                 return None
             if kind == "value":
                 return MISSING
             self.fault(f"cannot assign nil to {kind}")
-        if isinstance(node, parser.Literal):
+        if isinstance(node, nodes.Literal):
             return self.constant(node, kind)
-        if isinstance(node, parser.Dot):
+        if isinstance(node, nodes.Dot):
             return self.checked(dot, kind)
-        if isinstance(node, parser.Pipe):
+        if isinstance(node, nodes.Pipe):
             return self.checked(self.pipeline(node, dot), kind)
-        if isinstance(node, parser.Identifier):
+        if isinstance(node, nodes.Identifier):
             return self.checked(self.call(node.name, self.functions[node.name], node, dot, [], _NOTHING), kind)
         return self.checked(self.fields_of(node, dot, [], _NOTHING), kind)
 
-    def constant(self, node: parser.Literal, kind: str) -> Any:
+    def constant(self, node: nodes.Literal, kind: str) -> Any:
         value = node.value
         if kind == "string" and not isinstance(value, str):
             self.fault(f"expected string; found {node}")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dockp.cli.format.gojson import to_json
 from dockp.cli.format.govalues import (
     MISSING,
     GoMap,
@@ -22,11 +23,10 @@ from dockp.cli.format.govalues import (
     is_true,
     plain,
     sprint,
-    sprintf,
     to_bytes,
-    to_json,
     type_name,
 )
+from dockp.cli.format.printf import sprintf
 
 _LONGEST = 1 << 20  # of padding: a typo must not eat all memory
 

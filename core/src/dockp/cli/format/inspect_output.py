@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dockp.cli.format.evaluator import Kind
-from dockp.cli.format.govalues import to_json
+from dockp.cli.format.gojson import to_json
 from dockp.cli.format.printer import Output
 from dockp.spi.errors import DockpError
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from dockp.cli.format.literals import code_point, quote
+
 TEXT = "text"
 OPEN = "{{"
 CLOSE = "}}"
@@ -69,38 +71,6 @@ class Token(NamedTuple):
         if len(self.text) > 10:
             return quote(self.text[:10]) + "..."
         return quote(self.text)
-
-
-_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\\": "\\\\"}
-
-
-def quote(text: str, mark: str = '"', ascii_only: bool = False) -> str:
-    """Quote ``text`` as a Go string literal (``strconv.Quote``), or with ``mark`` "'" as a character."""
-    out = [mark]
-    for char in text:
-        code = ord(char)
-        if char == mark:
-            out.append("\\" + mark)
-        elif char in _ESCAPES:
-            out.append(_ESCAPES[char])
-        elif char.isprintable() and (code < 0x80 or not ascii_only):
-            out.append(char)
-        elif 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, held as surrogateescape does
-            out.append(f"\\x{code - 0xDC00:02x}")
-        elif code < 0x80:
-            out.append(f"\\x{code:02x}")
-        elif code < 0x10000:
-            out.append(f"\\u{code:04x}")
-        else:
-            out.append(f"\\U{code:08x}")
-    out.append(mark)
-    return "".join(out)
-
-
-def code_point(char: str) -> str:
-    """A character as Go's ``%#U`` prints it: ``U+002D '-'``."""
-    shown = f" '{char}'" if char.isprintable() else ""
-    return f"U+{ord(char):04X}{shown}"
 
 
 class _Fault(Exception):

@@ -10,201 +10,29 @@ import re
 from collections.abc import Container
 
 from dockp.cli.format import lexer
-from dockp.cli.format.lexer import Token, quote
+from dockp.cli.format.lexer import Token
+from dockp.cli.format.literals import quote, read_float, read_integer, unquote
+from dockp.cli.format.nodes import (
+    Action,
+    Block,
+    Chain,
+    Command,
+    Dot,
+    Field,
+    Identifier,
+    Invoke,
+    Jump,
+    Literal,
+    Nil,
+    Node,
+    Pipe,
+    Text,
+    Variable,
+)
 
 
 class ParseFault(Exception):
     """The template is malformed; ``str()`` is Go's message, with the line."""
-
-
-class Node:
-    """Base of all nodes. ``pos`` is the offset in the source; ``str(node)`` is Go's rendering of the node."""
-
-    __slots__ = ("pos",)
-
-    def __init__(self, pos: int) -> None:
-        self.pos = pos
-
-
-class Dot(Node):
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "."
-
-
-class Nil(Node):
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "nil"
-
-
-class Literal(Node):
-    """A constant. ``value`` is what it is worth where no type is asked for; ``source`` how it was written.
-
-    ``integer`` is its worth where an integer is asked for (5.0 is 5 there), or None.
-    """
-
-    __slots__ = ("integer", "source", "value")
-
-    def __init__(self, pos: int, source: str, value: object, integer: int | None = None) -> None:
-        super().__init__(pos)
-        self.source = source
-        self.value = value
-        self.integer = integer
-
-    def __str__(self) -> str:
-        return self.source
-
-
-class Identifier(Node):
-    """The name of a function."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, pos: int, name: str) -> None:
-        super().__init__(pos)
-        self.name = name
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Field(Node):
-    """``.A.B``: fields of the dot."""
-
-    __slots__ = ("names",)
-
-    def __init__(self, pos: int, names: list[str]) -> None:
-        super().__init__(pos)
-        self.names = names
-
-    def __str__(self) -> str:
-        return "".join("." + name for name in self.names)
-
-
-class Variable(Node):
-    """``$x.A``: a variable (``name`` has its dollar) and fields of it."""
-
-    __slots__ = ("name", "names")
-
-    def __init__(self, pos: int, name: str, names: list[str]) -> None:
-        super().__init__(pos)
-        self.name = name
-        self.names = names
-
-    def __str__(self) -> str:
-        return ".".join([self.name, *self.names])
-
-
-class Chain(Node):
-    """``(pipeline).A`` or ``function.A``: fields of what a term gives."""
-
-    __slots__ = ("names", "term")
-
-    def __init__(self, pos: int, term: Node, names: list[str]) -> None:
-        super().__init__(pos)
-        self.term = term
-        self.names = names
-
-    def __str__(self) -> str:
-        return ".".join([operand_text(self.term), *self.names])
-
-
-class Command(Node):
-    """Operands in a row: a value, or a function (or method) and its arguments."""
-
-    __slots__ = ("args",)
-
-    def __init__(self, pos: int, args: list[Node]) -> None:
-        super().__init__(pos)
-        self.args = args
-
-    def __str__(self) -> str:
-        return " ".join(operand_text(arg) for arg in self.args)
-
-
-class Pipe(Node):
-    """Commands joined by ``|``, whose result may be given to variables: declared, or with ``assign`` set."""
-
-    __slots__ = ("assign", "commands", "variables")
-
-    def __init__(self, pos: int) -> None:
-        super().__init__(pos)
-        self.variables: list[Variable] = []
-        self.assign = False
-        self.commands: list[Command] = []
-
-    def __str__(self) -> str:
-        text = " | ".join(str(command) for command in self.commands)
-        if not self.variables:
-            return text
-        names = ", ".join(str(variable) for variable in self.variables)
-        return f"{names} {'=' if self.assign else ':='} {text}"
-
-
-def operand_text(node: Node) -> str:
-    """A node as an operand: pipelines in parentheses."""
-    return f"({node})" if isinstance(node, Pipe) else str(node)
-
-
-class Text(Node):
-    __slots__ = ("text",)
-
-    def __init__(self, pos: int, text: str) -> None:
-        super().__init__(pos)
-        self.text = text
-
-
-class Action(Node):
-    """``{{pipeline}}``: print its value, unless it only sets variables."""
-
-    __slots__ = ("pipe",)
-
-    def __init__(self, pos: int, pipe: Pipe) -> None:
-        super().__init__(pos)
-        self.pipe = pipe
-
-
-class Block(Node):
-    """``if``, ``with`` or ``range`` (``keyword``) with its body and its else branch."""
-
-    __slots__ = ("body", "keyword", "orelse", "pipe")
-
-    def __init__(self, keyword: str, pipe: Pipe, body: list[Node], orelse: list[Node]) -> None:
-        super().__init__(pipe.pos)
-        self.keyword = keyword
-        self.pipe = pipe
-        self.body = body
-        self.orelse = orelse
-
-    def __str__(self) -> str:
-        return f"{{{{{self.keyword} {self.pipe}}}}}"
-
-
-class Invoke(Node):
-    """``{{template "name" pipeline}}``."""
-
-    __slots__ = ("name", "pipe")
-
-    def __init__(self, pos: int, name: str, pipe: Pipe | None) -> None:
-        super().__init__(pos)
-        self.name = name
-        self.pipe = pipe
-
-    def __str__(self) -> str:
-        return f"{{{{template {quote(self.name)}{'' if self.pipe is None else f' {self.pipe}'}}}}}"
-
-
-class Jump(Node):
-    """``break`` or ``continue``."""
-
-    __slots__ = ("keyword",)
-
-    def __init__(self, pos: int, keyword: str) -> None:
-        super().__init__(pos)
-        self.keyword = keyword
 
 
 class _End(Node):
@@ -530,97 +358,19 @@ class _Parser:
 
     def number(self, token: Token) -> Literal:
         text = token.text
-        integer = _integer(text)
+        integer = read_integer(text)
         if integer is not None:
             if not -(1 << 63) <= integer < 1 << 63:
                 raise self.fault(f"integer overflow: {quote(text)}")
             # 1e3 reads as an integer where one is asked for and as a float elsewhere.
             return Literal(token.pos, text, integer, integer)
-        value = _float(text)
+        value = read_float(text)
         if value is None:
             raise self.fault(f"illegal number syntax: {quote(text)}")
         if not re.search("[.eEpP]", text):  # digits alone that make no integer, as 089
             raise self.fault(f"integer overflow: {quote(text)}")
         whole = int(value) if value.is_integer() and abs(value) < 1 << 63 else None
         return Literal(token.pos, text, value, whole)
-
-
-_INTEGER = re.compile(r"([+-]?)(0[xX]|0[oO]|0[bB]|0(?=[0-9_]))?([0-9a-fA-F_]+)\Z")
-_BASES = {"0x": 16, "0o": 8, "0b": 2, "0": 8, "": 10}
-
-
-def _integer(text: str) -> int | None:
-    """The integer that ``text`` is in Go's syntax (0x, 0o, 0b, leading 0 for octal, underscores), or None."""
-    match = _INTEGER.match(text)
-    if match is None:
-        return None
-    sign, prefix, digits = match[1], (match[2] or "").lower(), match[3]
-    if "__" in digits or digits.endswith("_") or (digits.startswith("_") and not prefix):
-        return None
-    if len(digits) > 100:
-        return 1 << 100 if re.fullmatch(r"[0-9]+", digits) else None  # too large, whatever it is
-    try:
-        value = int(digits.replace("_", ""), _BASES[prefix])
-    except ValueError:
-        return None
-    return -value if sign == "-" else value
-
-
-def _float(text: str) -> float | None:
-    """The finite float that ``text`` is in Go's syntax, or None."""
-    try:
-        if "x" in text.lower():
-            value = float.fromhex(text) if "p" in text.lower() and "_" not in text else None
-        else:
-            value = float(text)
-    except (ValueError, OverflowError):
-        return None
-    return value if value is not None and value - value == 0 else None
-
-
-_ESCAPE = re.compile(r"\\(?:([abfnrtv\\'\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))")
-_SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-
-
-def unquote(literal: str) -> str | None:
-    """The text a Go string, raw string or character literal stands for, or None when it is malformed.
-
-    Bytes written as ``\\xff`` that are not UTF-8 come back as ``surrogateescape`` holds them.
-    """
-    mark, inside = literal[0], literal[1:-1]
-    if mark == "`":
-        return inside.replace("\r", "")
-    out = bytearray()
-    at = 0
-    while at < len(inside):
-        if inside[at] != "\\":
-            out += inside[at].encode("utf-8", "surrogatepass")
-            at += 1
-            continue
-        match = _ESCAPE.match(inside, at)
-        if match is None:
-            return None
-        simple, hexa, octal, short, long = match.groups()
-        if simple is not None:
-            if simple in "'\"" and simple != mark:
-                return None
-            out += _SIMPLE.get(simple, simple).encode()
-        elif hexa is not None or octal is not None:
-            value = int(hexa, 16) if hexa is not None else int(octal, 8)
-            if value > 0xFF:
-                return None
-            # In a character literal \xNN is the character NN, in a string the byte NN.
-            out += chr(value).encode() if mark == "'" else bytes([value])
-        else:
-            value = int(short or long, 16)
-            if value > 0x10FFFF or 0xD800 <= value <= 0xDFFF:
-                return None
-            out += chr(value).encode()
-        at = match.end()
-    try:
-        return out.decode("utf-8", "surrogateescape")
-    except UnicodeDecodeError:
-        return None
 
 
 def _is_empty(nodes: list[Node]) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from dockp.cli.format.govalues import Method, Struct, to_json
+from dockp.cli.format.govalues import Method, Struct, plain
 
 MIN_WIDTH = 10
 """Least width of a column, its padding included."""
@@ -94,6 +94,8 @@ class Listing:
         elif chosen == "raw" and self.raw is not None:
             chosen = self.raw
         if chosen == "json":
+            from dockp.cli.format.gojson import to_json
+
             out.write("".join(to_json(self._struct(row)) + "\n" for row in rows))
             return
         # The most usual listings need no template engine, which costs more to import than they to print.
@@ -116,8 +118,6 @@ class Listing:
         return Struct(f"*{self.type_name}", row)
 
     def _cells(self, row: Mapping[str, Any], names: list[str]) -> Iterable[str]:
-        from dockp.cli.format.govalues import plain
-
         for name in names:
             value = row[name]
             yield plain(value() if callable(value) else value)

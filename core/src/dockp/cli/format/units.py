@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from decimal import Decimal, InvalidOperation
 
 from dockp.spi.errors import InvalidArgument
 
@@ -48,6 +47,8 @@ def parse_size(text: str, *, base: int = 1024) -> int:
     Args: ``base`` is 1024 for memory and limits (the unit k is 1024 bytes), 1000 for disk sizes.
     Raises: InvalidArgument.
     """
+    from decimal import Decimal
+
     number, space, suffix = text.partition(" ")
     if not space:
         end = max(text.rfind(digit) for digit in "0123456789.") + 1
@@ -107,7 +108,7 @@ _DURATION_PART = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]*)")
 
 
 def _quoted(text: str) -> str:
-    from dockp.cli.format.lexer import quote
+    from dockp.cli.format.literals import quote
 
     return quote(text)
 
@@ -261,6 +262,8 @@ def format_ago(nanoseconds: int, now: int | None = None) -> str:
 
 def parse_cpus(text: str) -> int:
     """Read ``--cpus`` (``1.5``) into nano-CPUs. Raises: InvalidArgument with Docker's wording."""
+    from decimal import Decimal, InvalidOperation
+
     try:
         value = Decimal(text)
     except InvalidOperation:
