@@ -1,0 +1,63 @@
+"""Times as image documents and filters have them: RFC 3339, Go durations, Unix seconds; read here."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+
+from dockp.spi.errors import InvalidArgument
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)?")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+def parse_time(text: str) -> float:
+    """RFC 3339 as seconds since the epoch; 0 for "" and for what is no time, as old images have it."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return 0.0
+    zone = match[4] or "Z"
+    try:
+        moment = datetime.fromisoformat(f"{match[1]}T{match[2]}{'+00:00' if zone in 'Zz' else zone}")
+    except ValueError:
+        return 0.0
+    # Not moment.timestamp(): year 1, Go's zero time, must stay in range.
+    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+    return max(0.0, seconds + float(f"0.{match[3] or 0}"))
+
+
+def parse_duration(text: str) -> int:
+    """A Go duration (``1h30m``, ``500ms``, ``0``) in nanoseconds. Raises: InvalidArgument."""
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    if rest == "0":
+        return 0
+    total, position = 0.0, 0
+    while position < len(rest):
+        match = _DURATION.match(rest, position)
+        if match is None:
+            break
+        total += float(match[1]) * _UNITS[match[2]]
+        position = match.end()
+    if not rest or position < len(rest):
+        raise InvalidArgument(f"invalid duration {text!r}: expected something like 1m30s")
+    return sign * round(total)
+
+
+def parse_moment(text: str) -> float:
+    """What ``until=`` takes: a duration back from now, Unix seconds, or a date. Raises: InvalidArgument."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    if match := re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        text = f"{match[0]}T00:00:00Z"
+    if _RFC3339.fullmatch(text):
+        return parse_time(text)
+    try:
+        return time.time() - parse_duration(text) / 10**9
+    except InvalidArgument:
+        raise InvalidArgument(
+            f"invalid time {text!r}: expected a duration (24h), Unix seconds or a date (2024-01-31T12:00:00Z)"
+        ) from None
