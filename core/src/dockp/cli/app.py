@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dockp.engine.interface import Engine
+    from dockp.interface import Engine
 
     EngineOpener = Callable[[Mapping[str, object]], Engine]
 

@@ -93,7 +93,7 @@ def _uint64(value: str) -> int:
 
 
 def _bytes(value: str) -> int:
-    from dockp.cli.format.units import parse_size
+    from dockp.units import parse_size
 
     return parse_size(value)
 
@@ -103,7 +103,7 @@ def _swap_bytes(value: str) -> int:
 
 
 def _duration(value: str) -> int:
-    from dockp.cli.format.units import parse_duration
+    from dockp.units import parse_duration
 
     return parse_duration(value)
 

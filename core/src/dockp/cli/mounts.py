@@ -121,7 +121,7 @@ def _boolean(key: str, value: str) -> bool:
 
 
 def _size(key: str, value: str) -> int:
-    from dockp.cli.format.units import parse_size
+    from dockp.units import parse_size
     from dockp.spi.errors import InvalidArgument
 
     try:

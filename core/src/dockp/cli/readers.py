@@ -165,7 +165,7 @@ def device_weight(text: str) -> tuple[str, int]:
 
 
 def device_bytes(text: str) -> tuple[str, int]:
-    from dockp.cli.format.units import parse_size
+    from dockp.units import parse_size
     from dockp.spi.errors import InvalidArgument
 
     path, value = _device_value(text)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dockp.cli.app import Failure
 
 if TYPE_CHECKING:
-    from dockp.engine.interface import Stream
+    from dockp.interface import Stream
 
 # Not proxied: what cannot be caught, what tells this process about itself (children, pipes, faults), what job control
 # sends to keep it off the terminal, and the window size, which many servers take for a request to stop.

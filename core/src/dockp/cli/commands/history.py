@@ -44,7 +44,7 @@ def history(app: App, values: Values) -> None:
 def _row(item: Mapping[str, Any], human: bool, short: bool) -> dict[str, Any]:
     from time import localtime, strftime
 
-    from dockp.cli.format.units import format_ago, human_size
+    from dockp.units import format_ago, human_size
 
     created = item["Created"]
     zone = strftime("%z", localtime(created))

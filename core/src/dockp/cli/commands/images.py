@@ -93,7 +93,7 @@ def _by_repository(references: list[str] | None, separator: str, absent: str) ->
 
 
 def _row(document: Mapping[str, Any], short: bool) -> dict[str, Any]:
-    from dockp.cli.format.units import format_ago, format_created_at, human_size
+    from dockp.units import format_ago, format_created_at, human_size
 
     created, size = document["Created"] * 10**9, document["Size"]
     shared, containers = document.get("SharedSize", -1), document.get("Containers", -1)

@@ -11,7 +11,7 @@ from dockp.cli.flags import STRING, SWITCH, Flag, Values, quote
 from dockp.cli.rendering import INSPECT_FORMAT, write_documents
 
 if TYPE_CHECKING:
-    from dockp.engine.interface import Engine
+    from dockp.interface import Engine
 
 _TYPES = ("container", "image", "network", "volume")
 

@@ -33,7 +33,7 @@ def logs(app: App, values: Values) -> None:
 
 
 def _time(text: str) -> int:
-    from dockp.cli.format.units import parse_time
+    from dockp.units import parse_time
 
     return parse_time(text) if text else 0
 

@@ -67,7 +67,7 @@ def ps(app: App, values: Values) -> None:
 
 
 def _row(document: Mapping[str, Any], short: bool) -> dict[str, Any]:
-    from dockp.cli.format.units import format_ago, format_created_at, human_size
+    from dockp.units import format_ago, format_created_at, human_size
 
     created = document["Created"] * 10**9
     labels = document.get("Labels") or {}

@@ -20,7 +20,7 @@ from dockp.spi.errors import DockpError, NotFound, StartFailure
 
 if TYPE_CHECKING:
     from dockp.containers.model import CreateRequest
-    from dockp.engine.interface import Engine
+    from dockp.interface import Engine
 
 _PULL = ("always", "missing", "never", "")
 _CODES = {"not-found": 127, "not-executable": 126}

@@ -43,7 +43,7 @@ def _go_bool(value: object) -> str:
 
 def _server(document: Mapping[str, Any]) -> Iterable[str]:
     """The lines of Docker's ``info`` that mean something here, in Docker's order, and the table of drivers."""
-    from dockp.cli.format.units import bytes_size
+    from dockp.units import bytes_size
 
     yield f"Containers: {document.get('Containers', 0)}"
     for state in ("Running", "Paused", "Stopped"):

@@ -42,7 +42,7 @@ def list_(app: App, values: Values) -> None:
 
 
 def _row(document: Mapping[str, Any]) -> dict[str, Any]:
-    from dockp.cli.format.units import human_size
+    from dockp.units import human_size
 
     usage, labels = document.get("UsageData"), document.get("Labels") or {}
     return {

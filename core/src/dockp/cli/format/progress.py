@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TextIO
 
 from dockp.cli.format.printer import ellipsis
-from dockp.cli.format.units import human_size
+from dockp.units import human_size
 
 _REDRAW_SECONDS = 0.1
 _BAR = 50  # places of the bar, as docker draws it

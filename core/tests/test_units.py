@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockp.cli.format import units
+from dockp import units
 from dockp.spi.errors import InvalidArgument
 
 KIB, MIB, GIB, TIB = (1024**power for power in (1, 2, 3, 4))

@@ -1,0 +1,92 @@
+"""What the modules of this package share: the services of one engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from dockp.store.snapshots import lock_offset
+
+if TYPE_CHECKING:
+    from dockp.config import Config as EngineConfig
+    from dockp.containers.record import ContainerTable
+    from dockp.images.service import ImageService
+    from dockp.linux.locks import RangeLocks
+    from dockp.networks.service import NetworkService
+    from dockp.plugins.registry import PluginRegistry
+    from dockp.spi.execution import ExecDriver
+    from dockp.spi.logs import LogDriver
+    from dockp.store.database import Database
+    from dockp.store.gc import Collector
+    from dockp.store.journal import Journal
+    from dockp.store.snapshots import SnapshotService
+    from dockp.supervisor.client import ShimClient
+    from dockp.supervisor.supervisor import Supervisor
+    from dockp.volumes.service import VolumeService
+
+
+@define(kw_only=True)
+class Context:
+    """Services of one engine, and the directories it works in.
+
+    Attributes:
+        exec_driver, log_driver: give a driver by name; raise InvalidArgument for an unknown one.
+        default_storage, default_exec: the names chosen for what this engine makes.
+        clients: connections to shims that belong to this process: attached before their start, or claimed.
+    """
+
+    config: EngineConfig
+    database: Database
+    journal: Journal
+    locks: RangeLocks
+    registry: PluginRegistry
+    table: ContainerTable
+    images: ImageService
+    collector: Collector
+    snapshots: SnapshotService
+    volumes: VolumeService
+    networks: NetworkService
+    supervisor: Supervisor
+    exec_driver: Callable[[str], ExecDriver]
+    log_driver: Callable[[str], type[LogDriver]]
+    default_storage: Callable[[], str]
+    default_exec: Callable[[], str]
+    clients: dict[str, ShimClient] = field(factory=dict)
+    guard: threading.Lock = field(factory=threading.Lock)
+
+    def exclusive(self, container_id: str) -> AbstractContextManager[object]:
+        """The lock on one container, among all threads and processes. Not to be taken twice."""
+        return self.locks.hold(lock_offset("container", container_id))
+
+    def container_dir(self, container_id: str) -> Path:
+        """What a container keeps across boots: its log, its hosts file."""
+        return Path(self.config.data_root) / "containers" / container_id
+
+    def run_dir(self, container_id: str) -> Path:
+        """What a container has while it runs: bundle, socket, state."""
+        return Path(self.config.exec_root) / "containers" / container_id
+
+    def log_path(self, container_id: str) -> str:
+        return str(self.container_dir(container_id) / f"{container_id}-json.log")
+
+    def cgroups_path(self, container_id: str, parent: str) -> str:
+        return f"/{(parent or self.config.cgroup_parent).strip('/')}/{container_id}"
+
+    def moment(self, hook: str, **arguments: Any) -> None:
+        """Let plug-ins take part, see `dockp.spi.hooks`."""
+        self.registry.moment(hook, **arguments)
+
+    def take_client(self, container_id: str) -> ShimClient | None:
+        with self.guard:
+            return self.clients.pop(container_id, None)
+
+    def keep_client(self, container_id: str, client: ShimClient) -> None:
+        with self.guard:
+            self.clients[container_id] = client
+
+

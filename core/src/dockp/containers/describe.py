@@ -1,0 +1,300 @@
+"""Containers as Docker's documents: the summary of ``ps`` and the whole of ``inspect``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dockp.containers import security
+from dockp.containers.record import Container, MountRecord
+from dockp.containers.states import State
+from dockp.jsonmodel import to_json
+from dockp.spi.errors import DockpError
+from dockp.timestamps import rfc3339_nano
+
+if TYPE_CHECKING:
+    from dockp.containers.context import Context
+
+_RUNNING = (State.RUNNING, State.PAUSED, State.RESTARTING)
+
+
+def status(container: Container) -> str:
+    """The STATUS column: ``Up 2 minutes (healthy)``, ``Exited (0) 3 seconds ago``, ``Created``."""
+    task = container.task
+    if task.state in _RUNNING:
+        if task.state is State.RESTARTING:
+            return f"Restarting ({task.exit_code}) {_ago(task.finished_at)} ago"
+        text = f"Up {_ago(task.started_at)}"
+        if task.state is State.PAUSED:
+            return f"{text} (Paused)"
+        health = (task.health or {}).get("Status")
+        if health == "starting":
+            return f"{text} (health: starting)"
+        return f"{text} ({health})" if health in ("healthy", "unhealthy") else text
+    if task.state is State.EXITED:
+        return f"Exited ({task.exit_code}) {_ago(task.finished_at)} ago" if task.finished_at else "Exited"
+    return {State.CREATED: "Created", State.REMOVING: "Removal In Progress", State.DEAD: "Dead"}[task.state]
+
+
+def _ago(moment: int) -> str:
+    from dockp.units import human_duration
+
+    return human_duration((time.time_ns() - moment) / 1e9)
+
+
+def summary(context: Context, container: Container, *, size: bool = False) -> dict[str, Any]:
+    """One element of ``GET /containers/json``."""
+    config, host = container.request.config, container.request.host
+    document: dict[str, Any] = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": config.image,
+        "ImageID": container.image,
+        "Command": command_line(container),
+        "Created": container.created // 1_000_000_000,
+        "Ports": _ports(context, container),
+        "Labels": dict(config.labels),
+        "State": container.task.state.value,
+        "Status": status(container),
+        "HostConfig": {"NetworkMode": host.network_mode},
+        "NetworkSettings": {"Networks": context.networks.endpoints_document(container.id, container.request)},
+        "Mounts": [mount_document(mount) for mount in container.mounts],
+    }
+    if size:
+        document.update(sizes(context, container))
+    return document
+
+
+def command_line(container: Container) -> str:
+    """Path and arguments as ``ps`` shows them."""
+    words = [*(container.request.config.entrypoint or ()), *(container.request.config.cmd or ())]
+    return " ".join([words[0], *(f"'{word}'" if " " in word else word for word in words[1:])]) if words else ""
+
+
+def _ports(context: Context, container: Container) -> list[dict[str, Any]]:
+    rows = []
+    running = container.task.state in _RUNNING
+    settings = context.networks.ports_document(container.id) if running else {}
+    names = [*settings, *(name for name in container.request.config.exposed_ports if name not in settings)]
+    for name in names if running else ():
+        port, _, protocol = name.partition("/")
+        if not port.isdigit():
+            continue
+        entry = {"PrivatePort": int(port), "Type": protocol or "tcp"}
+        bindings = settings.get(name)
+        if not bindings:
+            rows.append(entry)
+        for binding in bindings or ():
+            rows.append({"IP": binding["HostIp"], **entry, "PublicPort": int(binding["HostPort"])})
+    return rows
+
+
+def mount_document(mount: MountRecord) -> dict[str, Any]:
+    """One element of ``Mounts``."""
+    document: dict[str, Any] = {"Type": mount.type}
+    if mount.name:
+        document["Name"] = mount.name
+    document |= {"Source": mount.source, "Destination": mount.target}
+    if mount.driver:
+        document["Driver"] = mount.driver
+    return document | {"Mode": mount.mode, "RW": mount.read_write, "Propagation": mount.propagation}
+
+
+def sizes(context: Context, container: Container) -> dict[str, int]:
+    """``SizeRw`` and ``SizeRootFs``, bytes."""
+    own = context.snapshots.usage(container.snapshot).size if container.snapshot is not None else 0
+    try:
+        image = int(context.images.inspect(container.image)["Size"])
+    except DockpError:
+        image = 0
+    return {"SizeRw": own, "SizeRootFs": own + image}
+
+
+def state_document(container: Container) -> dict[str, Any]:
+    """The ``State`` object."""
+    task = container.task
+    document = {
+        "Status": task.state.value,
+        "Running": task.state in _RUNNING,
+        "Paused": task.state is State.PAUSED,
+        "Restarting": task.state is State.RESTARTING,
+        "OOMKilled": task.oom_killed,
+        "Dead": task.state is State.DEAD,
+        "Pid": task.pid if task.state in _RUNNING else 0,
+        "ExitCode": task.exit_code,
+        "Error": task.error,
+        "StartedAt": rfc3339_nano(task.started_at),
+        "FinishedAt": rfc3339_nano(task.finished_at),
+    }
+    if task.health is not None:
+        document["Health"] = task.health
+    return document
+
+
+def inspect(context: Context, container: Container, *, size: bool = False) -> dict[str, Any]:
+    """The document of ``GET /containers/{id}/json``."""
+    config, host = container.request.config, container.request.host
+    words = [*(config.entrypoint or ()), *(config.cmd or ())]
+    directory = context.container_dir(container.id)
+    host_document = to_json(host)
+    host_document.pop("StorageDriver")
+    host_document["MaskedPaths"], host_document["ReadonlyPaths"] = _paths(container)
+    for name in ("CapAdd", "CapDrop", "Binds", "VolumesFrom", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts"):
+        host_document[name] = host_document[name] or None
+    for name in ("GroupAdd", "Links", "SecurityOpt", "DeviceCgroupRules", "DeviceRequests", "Ulimits"):
+        host_document[name] = host_document[name] or None
+    document: dict[str, Any] = {
+        "Id": container.id,
+        "Created": rfc3339_nano(container.created),
+        "Path": words[0] if words else "",
+        "Args": words[1:],
+        "State": state_document(container),
+        "Image": container.image,
+        "ResolvConfPath": _if_there(directory / "resolv.conf"),
+        "HostnamePath": _if_there(directory / "hostname"),
+        "HostsPath": _if_there(directory / "hosts"),
+        "LogPath": context.log_path(container.id) if host.log_config.type == "json-file" else "",
+        "Name": f"/{container.name}",
+        "RestartCount": container.task.restart_count,
+        "Driver": container.storage_driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list(context.table.execs_of(container.id)) or None,
+        "HostConfig": host_document,
+        "GraphDriver": {"Name": container.storage_driver, "Data": _graph(context, container)},
+        "Mounts": [mount_document(mount) for mount in container.mounts],
+        "Config": _config_document(container),
+        "NetworkSettings": context.networks.settings_document(container.id, container.request),
+    }
+    if size:
+        document |= sizes(context, container)
+    return document
+
+
+def _paths(container: Container) -> tuple[list[str], list[str]]:
+    host = container.request.host
+    try:
+        verdict = security.judge(host)
+    except DockpError:  # a profile file that is gone since
+        return [], []
+    return list(verdict.masked_paths), list(verdict.readonly_paths)
+
+
+def _config_document(container: Container) -> dict[str, Any]:
+    document = to_json(container.request.config)
+    for name in ("Healthcheck", "StopTimeout", "Shell"):
+        if document[name] is None:
+            document.pop(name)
+    for name in ("ExposedPorts", "StopSignal", "MacAddress", "NetworkDisabled"):
+        if not document[name]:
+            document.pop(name)
+    document["Volumes"] = document["Volumes"] or None
+    return document
+
+
+def _graph(context: Context, container: Container) -> dict[str, str] | None:
+    if container.snapshot is None:
+        return None
+    data: dict[str, str] = {"ID": str(container.snapshot)}
+    for mount in context.snapshots.mounts(container.snapshot):
+        for option in mount.options:
+            name, separator, value = option.partition("=")
+            field = {"lowerdir+": "LowerDir", "lowerdir": "LowerDir", "upperdir": "UpperDir", "workdir": "WorkDir"}
+            if separator and name in field:
+                key = field[name]
+                data[key] = f"{data[key]}:{value}" if key in data else value
+    return data
+
+
+def _if_there(path: Any) -> str:
+    return str(path) if path.exists() else ""
+
+
+def matches(context: Context, container: Container, filters: dict[str, list[str]], others: Others) -> bool:
+    """Whether a container passes ``ps`` filters: values of one key are alternatives, all keys must match."""
+    return all(any(_match(context, container, key, value, others) for value in values) for key, values in filters.items())
+
+
+class Others:
+    """What filters need to know beyond the container itself, looked up once."""
+
+    def __init__(self, context: Context, everything: Iterable[Container]) -> None:
+        self._context = context
+        self._all = list(everything)
+
+    def created(self, ref: str) -> int:
+        """Creation time of the container that ``before`` or ``since`` names."""
+        return self._context.table.find(ref).created
+
+
+KNOWN_FILTERS = frozenset(
+    "id name label status exited ancestor before since volume network publish expose health is-task isolation".split()
+)
+
+
+def _match(context: Context, container: Container, key: str, value: str, others: Others) -> bool:
+    import re
+
+    config = container.request.config
+    if key == "id":
+        return container.id.startswith(value)
+    if key == "name":
+        # Docker matches a pattern anywhere, with and without the slash.
+        return bool(re.search(value, container.name) or re.search(value, f"/{container.name}"))
+    if key == "label":
+        name, separator, wanted = value.partition("=")
+        return name in config.labels and (not separator or config.labels[name] == wanted)
+    if key == "status":
+        return container.task.state.value == value
+    if key == "exited":
+        return container.task.state is State.EXITED and str(container.task.exit_code) == value
+    if key == "ancestor":
+        return _descends(context, container, value)
+    if key == "before":
+        return container.created < others.created(value)
+    if key == "since":
+        return container.created > others.created(value)
+    if key == "volume":
+        return any(value in (mount.name, mount.source, mount.target) for mount in container.mounts)
+    if key == "network":
+        networks = context.networks.endpoints_document(container.id, container.request)
+        return any(name == value or str(entry.get("NetworkID", "")).startswith(value) for name, entry in networks.items())
+    if key in ("publish", "expose"):
+        return _port_matches(context, container, value, published=key == "publish")
+    if key == "health":
+        return (container.task.health or {}).get("Status", "none") == value
+    return key == "isolation" or (key == "is-task" and value.lower() in ("false", "0"))
+
+
+def _descends(context: Context, container: Container, ref: str) -> bool:
+    try:
+        wanted = context.images.get(ref)
+    except DockpError:
+        return False
+    if container.image == wanted.id:
+        return True
+    try:
+        layers = context.images.config(context.images.get(container.image)).diff_ids
+    except DockpError:
+        return False
+    base = context.images.config(wanted).diff_ids
+    return list(layers[: len(base)]) == list(base)
+
+
+def _port_matches(context: Context, container: Container, value: str, *, published: bool) -> bool:
+    text, _, protocol = value.partition("/")
+    first, dash, last = text.partition("-")
+    wanted = range(int(first), int(last if dash else first) + 1)
+    names = (
+        context.networks.ports_document(container.id)
+        if published
+        else {name: None for name in container.request.config.exposed_ports}
+    )
+    for name in names:
+        port, _, kind = name.partition("/")
+        if int(port) in wanted and kind == (protocol or "tcp"):
+            return True
+    return False

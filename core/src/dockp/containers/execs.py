@@ -1,0 +1,142 @@
+"""Further processes in a running container (``exec``)."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from dockp.containers import process, security
+from dockp.containers.context import Context
+from dockp.containers.model import ExecConfig, HostConfig
+from dockp.containers.record import Container
+from dockp.containers.states import State
+from dockp.interface import Stream
+from dockp.jsonmodel import from_json, to_json
+from dockp.keys import parse_detach_keys
+from dockp.spi.errors import Conflict, InvalidArgument, StartFailure
+from dockp.spi.runtime import RuntimeFailure
+from dockp.supervisor.client import ShimClient
+
+
+def create(context: Context, container: Container, config: ExecConfig) -> str:
+    """Remember an exec; its id. Raises: Conflict when the container does not run; InvalidArgument."""
+    if container.task.state is State.PAUSED:
+        raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+    if container.task.state is not State.RUNNING:
+        raise Conflict(f"container {container.id} is not running")
+    if not config.cmd:
+        raise InvalidArgument("No exec command specified")
+    parse_detach_keys(config.detach_keys)
+    exec_id = secrets.token_hex(32)
+    document = {"config": to_json(config), "started": False, "pid": 0, "exit_code": None}
+    context.table.put_exec(exec_id, container.id, document)
+    return exec_id
+
+
+def start(
+    context: Context, container: Container, exec_id: str, document: dict[str, Any], *, detach: bool, tty: bool | None
+) -> Stream | None:
+    """Run it. Raises: Conflict when it was started before; StartFailure when its command cannot be executed."""
+    if document["started"]:
+        raise Conflict(f"Error: Exec command {exec_id} has already run")
+    if container.task.state is State.PAUSED:
+        raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+    if container.task.state is not State.RUNNING:
+        raise Conflict(f"container {container.id} is not running")
+    config = from_json(ExecConfig, document["config"])
+    context.table.put_exec(exec_id, container.id, {**document, "started": True})
+    client = context.supervisor.connect(container.id)
+    size = config.console_size if config.console_size != (0, 0) else None
+    try:
+        stream, pid = client.exec(
+            exec_id,
+            _process(container, config),
+            user=config.user or container.request.config.user,
+            groups=list(container.request.host.group_add),
+            terminal=config.tty,
+            console_size=size,
+            stdin=config.attach_stdin and not detach,
+            stdout=config.attach_stdout and not detach,
+            stderr=config.attach_stderr and not detach,
+            detach_keys=parse_detach_keys(config.detach_keys) if config.tty else [],
+        )
+    except RuntimeFailure as failure:
+        client.close()
+        code = {"not-found": 127, "not-executable": 126}.get(failure.kind, 126)
+        context.table.put_exec(exec_id, container.id, {**document, "started": True, "exit_code": code})
+        raise StartFailure(
+            f"OCI runtime exec failed: exec failed: unable to start container process: {failure}", failure.kind
+        ) from failure
+    context.table.put_exec(exec_id, container.id, {**document, "started": True, "pid": pid})
+    if detach or stream is None:
+        client.close()
+        return None
+    return stream
+
+
+def _process(container: Container, config: ExecConfig) -> dict[str, Any]:
+    """The OCI ``process`` object; the shim resolves the user inside the container."""
+    request = container.request
+    host = request.host
+    verdict = security.judge(HostConfig(privileged=True) if config.privileged else host)
+    env = process.merge_env(process.environment(request.config, host, request.config.hostname), config.env)
+    if config.tty and not any(entry.startswith("TERM=") for entry in env):
+        env.append("TERM=xterm")
+    document: dict[str, Any] = {
+        "terminal": config.tty,
+        "user": {"uid": 0, "gid": 0},
+        "args": list(config.cmd),
+        "env": env,
+        "cwd": config.working_dir or request.config.working_dir or "/",
+        "capabilities": {name: list(verdict.capabilities) for name in ("bounding", "effective", "permitted")},
+        "noNewPrivileges": verdict.no_new_privileges,
+        "oomScoreAdj": host.oom_score_adj,
+    }
+    if verdict.apparmor_profile:
+        document["apparmorProfile"] = verdict.apparmor_profile
+    return document
+
+
+def inspect(context: Context, exec_id: str) -> dict[str, Any]:
+    """The document of ``GET /exec/{id}/json``."""
+    container_id, document = context.table.get_exec(exec_id)
+    config = from_json(ExecConfig, document["config"])
+    exit_code, running, pid = document["exit_code"], False, document["pid"]
+    if document["started"] and exit_code is None and context.supervisor.alive(container_id):
+        client = context.supervisor.connect(container_id)
+        try:
+            live = client.exec_inspect(exec_id)
+        finally:
+            client.close()
+        running, exit_code = live.running, live.exit_code
+    return {
+        "ID": exec_id,
+        "Running": running,
+        "ExitCode": exit_code,
+        "ProcessConfig": {
+            "tty": config.tty,
+            "entrypoint": config.cmd[0],
+            "arguments": list(config.cmd[1:]),
+            "privileged": config.privileged,
+            "user": config.user,
+        },
+        "OpenStdin": config.attach_stdin,
+        "OpenStderr": config.attach_stderr,
+        "OpenStdout": config.attach_stdout,
+        "CanRemove": False,
+        "ContainerID": container_id,
+        "DetachKeys": "",
+        "Pid": pid,
+    }
+
+
+def wait(context: Context, exec_id: str) -> int:
+    """Wait for its end; the exit code."""
+    container_id, document = context.table.get_exec(exec_id)
+    if document["exit_code"] is not None:
+        return int(document["exit_code"])
+    client: ShimClient = context.supervisor.connect(container_id)
+    try:
+        return client.exec_wait(exec_id)
+    finally:
+        client.close()

@@ -1,0 +1,83 @@
+"""Removing a container, so that a kill at any point leaves either a container or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+from attrs import evolve
+
+from dockp.containers.context import Context
+from dockp.containers.record import Container, with_task
+from dockp.containers.settling import release, settle
+from dockp.containers.states import State
+from dockp.spi.errors import Conflict, DockpError, NotFound
+
+
+def remove(context: Context, container: Container, *, force: bool, volumes: bool) -> None:
+    """Raises: Conflict, with Docker's words, for one that runs unless ``force``."""
+    with context.exclusive(container.id):
+        current = settle(context, container.id)
+        if current.active:
+            if not force:
+                raise Conflict(_running(current))
+            _kill(context, current)
+            with contextlib.suppress(NotFound):  # --rm: settling removes it too
+                settle(context, container.id)
+        if context.table.peek(container.id) is not None:
+            erase(context, container.id, volumes=volumes)
+
+
+def _running(container: Container) -> str:
+    if container.task.state is State.PAUSED:
+        return (
+            f'cannot remove container "/{container.name}": container is paused and must be unpaused first'
+        )
+    return (
+        f'cannot remove container "/{container.name}": container is {container.task.state.value}: '
+        "stop the container before removing or force remove"
+    )
+
+
+def _kill(context: Context, container: Container) -> None:
+    client = context.take_client(container.id) or context.supervisor.connect(container.id)
+    try:
+        with contextlib.suppress(DockpError):
+            client.stop(9, 0)
+    finally:
+        client.close()
+
+
+def erase(context: Context, container_id: str, *, volumes: bool) -> None:
+    """Remove a container that does not run; the caller holds its lock. Journaled: once begun, it is finished."""
+    container = context.table.peek(container_id)
+    if container is None:
+        return
+    # Dead until the very end: whoever sees it meanwhile, or after a failure, sees that only removing helps.
+    doomed = evolve(with_task(container, state=State.REMOVING), active=False)
+    with context.journal.operation(
+        "container.remove",
+        container_id,
+        record=lambda connection: context.table.save(connection, doomed),
+        volumes=volumes,
+    ):
+        finish(context, container_id, volumes=volumes)
+
+
+def finish(context: Context, container_id: str, *, volumes: bool) -> None:
+    """Do, or finish, a removal. Idempotent; also the journal's way onward after a crash."""
+    container = context.table.peek(container_id)
+    if container is None:
+        return
+    try:
+        release(context, container, killed=context.run_dir(container_id).exists())
+        for snapshot in context.snapshots.owned_by(container_id):
+            context.snapshots.remove(snapshot.id)
+        context.volumes.let_go(container_id, remove_anonymous=volumes)
+        shutil.rmtree(context.container_dir(container_id), ignore_errors=True)
+    except BaseException as error:
+        with context.database.write() as connection:
+            context.table.save(connection, with_task(container, state=State.DEAD, error=str(error)))
+        raise
+    with context.database.write() as connection:
+        context.table.delete(connection, container_id)

@@ -1,0 +1,427 @@
+"""The containers of an engine: `dockp.interface.Containers`, done in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from dockp.containers import creation, describe, execs, launch, names, removal, settling
+from dockp.containers.context import Context
+from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, MountPoint
+from dockp.containers.record import Container
+from dockp.containers.states import State
+from dockp.interface import Created, Document, Filters, RunResult, Stream, Top, WaitResult
+from dockp.keys import parse_detach_keys
+from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotFound, NotImplemented, NotModified
+from dockp.spi.logs import LogEntry
+
+if TYPE_CHECKING:
+    from dockp.supervisor.client import ShimClient
+
+_RUNNING = (State.RUNNING, State.PAUSED, State.RESTARTING)
+
+
+class ContainerService:
+    """See `dockp.interface.Containers` for what each verb promises."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    # Life cycle
+
+    def create(self, request: CreateRequest) -> Created:
+        return creation.create(self._context, request)
+
+    def start(self, ref: str) -> None:
+        launch.start(self._context, self._context.table.find(ref))
+
+    def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        number = launch.stop_signal(signal) if signal else None
+        container = self._find(ref)
+        if not container.active:
+            raise NotModified(f"container {container.name} is already stopped")
+        with self._shim(container) as shim:
+            shim.stop(number, timeout)
+        self._settled(container)
+
+    def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        with contextlib.suppress(NotModified):
+            self.stop(ref, timeout, signal)
+        self.start(ref)
+
+    def kill(self, ref: str, signal: str = "KILL") -> None:
+        number = launch.stop_signal(signal or "KILL")
+        container = self._find(ref)
+        if not container.active:
+            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
+        with self._shim(container) as shim:
+            shim.kill(number)
+
+    def pause(self, ref: str) -> None:
+        container = self._find(ref)
+        if container.task.state is State.PAUSED:
+            raise Conflict(f"container {container.id} is already paused")
+        if container.task.state is not State.RUNNING:
+            raise Conflict(f"container {container.id} is not running")
+        with self._shim(container) as shim:
+            shim.pause()
+
+    def unpause(self, ref: str) -> None:
+        container = self._find(ref)
+        if container.task.state is not State.PAUSED:
+            raise Conflict(f"Container {container.id} is not paused")
+        with self._shim(container) as shim:
+            shim.unpause()
+
+    def wait(self, ref: str, condition: str = "not-running") -> WaitResult:
+        if condition not in ("", "not-running", "next-exit", "removed"):
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        container = self._find(ref)
+        if not container.active and condition != "next-exit":
+            if condition == "removed":
+                self._until_removed(container)
+            return WaitResult(exit_code=container.task.exit_code)
+        if not container.active:
+            raise NotImplemented("waiting for the next exit of a container that does not run needs a daemon")
+        shim = self._context.take_client(container.id) or self._context.supervisor.connect(container.id)
+        try:
+            state = shim.wait(condition or "not-running")
+        finally:
+            shim.close()
+        self._settled(container)
+        if condition == "removed":
+            self._until_removed(container)
+        return WaitResult(exit_code=state.exit_code or 0, error=state.error)
+
+    def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        removal.remove(self._context, self._find(ref), force=force, volumes=volumes)
+
+    def rename(self, ref: str, name: str) -> None:
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        bare = names.check(name)
+        container = self._context.table.find(ref)
+        if container.name == bare:
+            raise InvalidArgument(
+                f"Renaming a container with the same name as its current name: /{container.name}"
+            )
+        with self._context.exclusive(container.id), self._context.database.write() as connection:
+            current = self._context.table.peek(container.id)
+            if current is None:
+                raise NotFound(f"No such container: {ref}")
+            self._context.table.save(connection, evolve(current, name=bare))
+
+    # Streams
+
+    def attach(
+        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = "", logs: bool = False
+    ) -> Stream:
+        if logs:
+            raise NotImplemented("attach with logs is not supported yet; use logs with follow")
+        keys = parse_detach_keys(detach_keys)
+        container = self._find(ref)
+        if container.task.state is State.PAUSED:
+            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+        if container.task.state is State.RESTARTING:
+            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        shim = launch.attach_point(self._context, container)
+        if container.request.host.auto_remove and not container.active:
+            # Whoever watches a --rm container from its start on also sees its end, and removes it.
+            shim.claim()
+        config = container.request.config
+        return shim.attach(
+            stdin=stdin and config.open_stdin,
+            stdout=stdout,
+            stderr=stderr,
+            detach_keys=keys if config.tty else [],
+            close_with_stream=container.active,
+        )
+
+    def resize(self, ref: str, rows: int, columns: int) -> None:
+        container = self._find(ref)
+        if not container.active:
+            raise Conflict(f"container {container.id} is not running")
+        with self._shim(container) as shim:
+            shim.resize(rows, columns)
+
+    def logs(
+        self,
+        ref: str,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        follow: bool = False,
+        since: int = 0,
+        until: int = 0,
+        tail: int | None = None,
+    ) -> Iterator[LogEntry]:
+        if not (stdout or stderr):
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        container = self._find(ref)
+        log = container.request.host.log_config
+        driver = self._context.log_driver(log.type)
+        wanted = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
+
+        def more() -> bool:
+            return self._context.supervisor.alive(container.id)
+
+        entries = driver.read(
+            self._context.log_path(container.id),
+            log.config,
+            follow=more if follow and container.active else None,
+            since=since,
+            until=until,
+            tail=tail,
+        )
+        return (entry for entry in entries if entry.stream in wanted)
+
+    # Looking
+
+    def list(
+        self, *, all: bool = False, limit: int = 0, size: bool = False, filters: Filters | None = None
+    ) -> Sequence[Document]:
+        given = {key: [*values] for key, values in (filters or {}).items()}
+        for key in given:
+            if key not in describe.KNOWN_FILTERS:
+                raise InvalidArgument(f"invalid filter '{key}'")
+        states = {state.value for state in State}
+        for value in given.get("status", ()):
+            if value not in states:
+                raise InvalidArgument(f"invalid filter 'status={value}'")
+        self.settle_all()
+        found = [self._now(container) for container in self._context.table.all()]
+        containers = [container for container in found if container is not None]
+        others = describe.Others(self._context, containers)
+        everything = all or limit > 0 or "status" in given or "exited" in given
+        rows = []
+        for container in containers:
+            if not everything and container.task.state not in _RUNNING:
+                continue
+            if describe.matches(self._context, container, given, others):
+                rows.append(describe.summary(self._context, container, size=size))
+                if limit and len(rows) == limit:
+                    break
+        return rows
+
+    def inspect(self, ref: str, *, size: bool = False) -> Document:
+        return describe.inspect(self._context, self._find(ref), size=size)
+
+    def top(self, ref: str, ps_args: str = "") -> Top:
+        container = self._find(ref)
+        if container.task.state is State.RESTARTING:
+            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        if not container.active:
+            raise Conflict(f"container {container.id} is not running")
+        with self._shim(container) as shim:
+            pids = set(shim.processes())
+        return _ps(pids, ps_args or "-ef")
+
+    # Further processes
+
+    def exec_create(self, ref: str, config: ExecConfig) -> str:
+        return execs.create(self._context, self._find(ref), config)
+
+    def exec_start(self, exec_id: str, *, detach: bool = False, tty: bool | None = None) -> Stream | None:
+        container_id, document = self._context.table.get_exec(exec_id)
+        return execs.start(
+            self._context, self._find(container_id), exec_id, document, detach=detach, tty=tty
+        )
+
+    def exec_inspect(self, exec_id: str) -> Document:
+        return execs.inspect(self._context, exec_id)
+
+    def exec_wait(self, exec_id: str) -> int:
+        return execs.wait(self._context, exec_id)
+
+    def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
+        container_id, _ = self._context.table.get_exec(exec_id)
+        with self._shim(self._find(container_id)) as shim:
+            shim.resize(rows, columns, exec_id)
+
+    # For programs
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str] | str | None = None,
+        *,
+        name: str = "",
+        environment: Mapping[str, str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        user: str = "",
+        working_dir: str = "",
+        network: str = "",
+        ports: Mapping[str, int | str] | None = None,
+        volumes: Sequence[str] = (),
+        mounts: Sequence[MountPoint] = (),
+        labels: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        detach: bool = False,
+        remove: bool | None = None,
+        host: HostConfig | None = None,
+    ) -> RunResult:
+        """Run a command in a new container and give back what it wrote and how it ended.
+
+        Args:
+            command: words, or one line for ``/bin/sh -c``; None for the image's own.
+            ports: container port (``"80/tcp"``) to host port. volumes: as for ``-v``.
+            stdin: bytes for its standard input. detach: return as soon as it runs; ``stdout`` is empty then.
+            remove: take the container away afterwards; by default yes, unless detached.
+            host: anything else, as Docker's host configuration; the arguments above are put into it.
+        Raises: NotFound, StartFailure and what `create` raises.
+        """
+        from dockp.networks.ports import parse_ports
+
+        exposed, bindings = parse_ports([f"{outside}:{inside}" for inside, outside in (ports or {}).items()])
+        base = host or HostConfig()
+        gone = (not detach) if remove is None else remove
+        words = ("/bin/sh", "-c", command) if isinstance(command, str) else None if command is None else tuple(command)
+        request = CreateRequest(
+            name=name,
+            config=Config(
+                image=image,
+                cmd=words,
+                entrypoint=None if entrypoint is None else tuple(entrypoint),
+                env=tuple(f"{key}={value}" for key, value in (environment or {}).items()),
+                user=user,
+                working_dir=working_dir,
+                labels=dict(labels or {}),
+                exposed_ports=exposed,
+                open_stdin=stdin is not None,
+                stdin_once=stdin is not None,
+                attach_stdin=stdin is not None,
+                attach_stdout=not detach,
+                attach_stderr=not detach,
+            ),
+            host=evolve(
+                base,
+                network_mode=network or base.network_mode,
+                binds=(*base.binds, *volumes),
+                mounts=(*base.mounts, *mounts),
+                port_bindings={**base.port_bindings, **bindings},
+                auto_remove=gone,
+            ),
+        )
+        created = self.create(request)
+        try:
+            if detach:
+                self.start(created.id)
+                return RunResult(id=created.id, exit_code=0, warnings=created.warnings)
+            stream = self.attach(created.id, stdin=stdin is not None, stdout=True, stderr=True)
+            with contextlib.closing(stream):
+                self.start(created.id)
+                out, err = _collect(stream, stdin)
+            ended = self.wait(created.id, "removed" if gone else "not-running")
+        except BaseException:
+            if gone:
+                with contextlib.suppress(DockpError):
+                    self.remove(created.id, force=True, volumes=True)
+            raise
+        return RunResult(
+            id=created.id, exit_code=ended.exit_code, stdout=out, stderr=err, warnings=created.warnings
+        )
+
+    # For the engine itself
+
+    def settle_all(self) -> None:
+        """Take every exit record that is waiting."""
+        for container in self._context.table.all(active_only=True):
+            self._now(container)
+
+    def settle_one(self, container_id: str) -> None:
+        """Take one container's exit record, if it ended."""
+        container = self._context.table.peek(container_id)
+        if container is not None:
+            self._now(container)
+
+    # Inside
+
+    def _find(self, ref: str) -> Container:
+        return settling.refresh(self._context, self._context.table.find(ref))
+
+    def _now(self, container: Container) -> Container | None:
+        try:
+            return settling.refresh(self._context, container)
+        except NotFound:
+            return None
+
+    def _settled(self, container: Container) -> None:
+        with contextlib.suppress(NotFound):
+            settling.refresh(self._context, evolve(container, active=True))
+
+    def _until_removed(self, container: Container) -> None:
+        import time
+
+        pause = 0.005
+        while self._context.table.peek(container.id) is not None:
+            time.sleep(pause)
+            pause = min(pause * 2, 0.2)
+
+    @contextlib.contextmanager
+    def _shim(self, container: Container) -> Iterator[ShimClient]:
+        shim = self._context.supervisor.connect(container.id)
+        try:
+            yield shim
+        finally:
+            shim.close()
+
+
+def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:
+    """Feed ``stdin`` and gather both outputs until the stream ends."""
+    import threading
+
+    def feed() -> None:
+        view = memoryview(stdin or b"")
+        with contextlib.suppress(OSError):  # the process may not care for all of it
+            while view:
+                view = view[stream.send(bytes(view[:65536])) :]
+            stream.close_stdin()
+
+    feeder = None
+    if stdin is not None:
+        feeder = threading.Thread(target=feed, name="stdin", daemon=True)
+        feeder.start()
+    out, err, pending = bytearray(), bytearray(), bytearray()
+    while chunk := stream.recv(65536):
+        pending += chunk
+        while len(pending) >= 8:
+            length = int.from_bytes(pending[4:8], "big")
+            if len(pending) < 8 + length:
+                break
+            (err if pending[0] == 2 else out).extend(pending[8 : 8 + length])
+            del pending[: 8 + length]
+    if feeder is not None:
+        feeder.join()
+    return bytes(out), bytes(err)
+
+
+def _ps(pids: set[int], arguments: str) -> Top:
+    """Run the host's ``ps`` and keep the container's rows; as Docker does, so that its arguments mean the same."""
+    import shlex
+
+    try:
+        words = shlex.split(arguments)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid ps arguments {arguments!r}: {error}") from error
+    try:
+        done = subprocess.run(["ps", *words], capture_output=True, text=True, errors="replace", check=False)
+    except FileNotFoundError:
+        raise NotImplemented("top needs the ps command on the host: install the Debian package procps") from None
+    if done.returncode != 0:
+        raise InvalidArgument(f"error running ps: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
+    lines = done.stdout.splitlines()
+    titles = tuple(lines[0].split()) if lines else ()
+    if "PID" not in titles:
+        raise InvalidArgument("Couldn't find PID field in ps output")
+    column = titles.index("PID")
+    rows = []
+    for line in lines[1:]:
+        fields = line.split(None, len(titles) - 1)
+        if len(fields) > column and fields[column].isdigit() and int(fields[column]) in pids:
+            rows.append(tuple(fields))
+    return Top(titles=titles, processes=tuple(rows))
+

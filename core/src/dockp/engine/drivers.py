@@ -1,0 +1,112 @@
+"""The drivers of one engine: chosen, opened once, and behind their guards."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from dockp.config import Config
+from dockp.guard import guarded
+from dockp.plugins import choice
+from dockp.plugins.registry import PluginRegistry
+from dockp.spi.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from dockp.spi.execution import ExecDriver
+    from dockp.spi.images import ImageSource
+    from dockp.spi.logs import LogDriver
+    from dockp.spi.network import IpamDriver, NetworkDriver
+    from dockp.spi.storage import StorageDriver
+    from dockp.spi.volumes import VolumeDriver
+
+T = TypeVar("T")
+
+
+class Drivers:
+    """Every accessor raises InvalidArgument for an unknown name, Unavailable for a driver that cannot be loaded."""
+
+    def __init__(self, registry: PluginRegistry, config: Config) -> None:
+        self.registry = registry
+        self.config = config
+        self._open: dict[tuple[str, str], Any] = {}
+        self._guard = threading.RLock()
+        self._chosen: dict[str, tuple[str, str]] = {}
+
+    def storage(self, name: str) -> StorageDriver:
+        def make(cls: Any) -> StorageDriver:
+            root = choice.storage_root(self.config, name)
+            root.parent.mkdir(mode=0o710, exist_ok=True)
+            return cast("StorageDriver", cls(root, self.options("storage", name)))
+
+        return self._get("storage", name, make)
+
+    def exec(self, name: str) -> ExecDriver:
+        def make(cls: Any) -> ExecDriver:
+            options = {"cache": str(Path(self.config.data_root) / "cache" / name), **self.options("exec", name)}
+            return cast("ExecDriver", cls(options))
+
+        return self._get("exec", name, make)
+
+    def network(self, name: str) -> NetworkDriver:
+        return self._get("network", name, lambda cls: cls(self.options("network", name)))
+
+    def ipam(self, name: str) -> IpamDriver:
+        return self._get("ipam", name, lambda cls: cls({}))
+
+    def volume(self, name: str) -> VolumeDriver:
+        folder = "volumes" if name == "local" else f"volumes-{name}"
+        return self._get("volume", name, lambda cls: cls(Path(self.config.data_root) / folder, {}))
+
+    def log(self, name: str) -> type[LogDriver]:
+        try:
+            return cast("type[LogDriver]", self.registry.load("log", name))
+        except InvalidArgument as error:
+            raise InvalidArgument(f'logger: no log driver named "{name}" is registered') from error
+
+    def source(self, scheme: str) -> type[ImageSource]:
+        return cast("type[ImageSource]", self.registry.load("source", scheme))
+
+    def default_storage(self) -> str:
+        """The storage driver for what is made now, remembered for this data root."""
+        return self.choose("storage")[0]
+
+    def default_exec(self) -> str:
+        return self.choose("exec")[0]
+
+    def choose(self, kind: str) -> tuple[str, str]:
+        """("storage" or "exec") → the name and why it is that one."""
+        with self._guard:
+            if kind not in self._chosen:
+                if kind == "storage":
+                    name, why = choice.choose_storage(self.registry, self.config)
+                    if self.config.storage_driver is None:
+                        choice.remember_storage(self.config, name)
+                else:
+                    name, why = choice.choose_exec(self.registry, self.config)
+                self._chosen[kind] = name, why
+            return self._chosen[kind]
+
+    def options(self, kind: str, name: str) -> dict[str, str]:
+        known = [info.name for info in self.registry.drivers(kind)]
+        return self.config.driver_options(kind, name, default=name, known=known)
+
+    def search_paths(self, modules: Sequence[str]) -> list[str]:
+        """Directories that a shim must have on its path to import the top packages of ``modules``, and dockp."""
+        found: dict[str, None] = {}
+        for module in ("dockp", *modules):
+            spec = importlib.util.find_spec(module.partition(".")[0])
+            for location in (spec.submodule_search_locations or ()) if spec is not None else ():
+                found[str(Path(location).parent)] = None
+        return list(found)
+
+    def _get(self, kind: str, name: str, make: Callable[[Any], T]) -> T:
+        with self._guard:
+            opened = self._open.get((kind, name))
+            if opened is None:
+                cls = self.registry.load(kind, name)
+                opened = guarded(make(cls), kind, name, self.config.driver_deadline)
+                self._open[kind, name] = opened
+        return cast(T, opened)

@@ -1,0 +1,157 @@
+"""The engine that does the work in this process, with no daemon."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dockp.config import Config
+from dockp.containers.context import Context
+from dockp.containers.service import ContainerService
+from dockp.engine.drivers import Drivers
+from dockp.engine.images import LocalImages
+from dockp.engine.networks import LocalNetworks
+from dockp.engine.system import LocalSystem
+from dockp.engine.volumes import LocalVolumes
+from dockp.linux.locks import RangeLocks
+from dockp.spi.errors import Forbidden, SystemFault
+from dockp.store.database import Database
+from dockp.store.journal import Journal
+
+if TYPE_CHECKING:
+    from dockp.store.snapshots import SnapshotService
+
+
+class LocalEngine:
+    """An engine on one data root. Thread-safe; any number of them, in any number of processes, share a root.
+
+    Args:
+        config: every setting; or give settings by name: ``Engine(data_root="/tmp/x", storage_driver="vfs")``.
+    Raises: Forbidden when not root; InvalidArgument for settings; SystemFault when the roots cannot be used.
+
+    Example::
+
+        with dockp.Engine() as engine:
+            result = engine.containers.run("debian:bookworm", ["cat", "/etc/os-release"])
+            print(result.stdout.decode())
+    """
+
+    def __init__(self, config: Config | None = None, **settings: Any) -> None:
+        self.config = config or Config.load(settings)
+        _check_root()
+        self._prepare_roots()
+        self._context = self._wire()
+        self.containers = ContainerService(self._context)
+        self.images = LocalImages(self._context, self._drivers, self.containers.settle_all)
+        self.volumes = LocalVolumes(self._context.volumes)
+        self.networks = LocalNetworks(self._context.networks, self.containers.settle_all)
+        self.system = LocalSystem(self._context, self._drivers, self.containers.settle_all)
+        self._context.journal.recover()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything this process holds. Containers go on."""
+        with self._context.guard:
+            clients, self._context.clients = self._context.clients, {}
+        for client in clients.values():
+            client.close()
+        self._context.journal.close()
+        self._context.database.close()
+
+    def _prepare_roots(self) -> None:
+        root, run = self.config.data_root, self.config.exec_root
+        try:
+            for path, mode in ((root, 0o710), (f"{root}/containers", 0o710), (run, 0o711), (f"{run}/containers", 0o700)):
+                if not os.path.isdir(path):
+                    os.makedirs(path, mode=mode, exist_ok=True)
+        except OSError as error:
+            raise SystemFault(
+                f"cannot make {error.filename or root}: {(error.strerror or '').lower()}: "
+                "choose other places with --data-root and --exec-root"
+            ) from error
+
+    def _wire(self) -> Context:
+        """Put the services together. Modules that only some commands need are imported when these need them."""
+        from dockp.containers import creation, launch, record, removal
+        from dockp.images import records
+        from dockp.images.service import ImageService
+        from dockp.networks.service import NetworkService
+        from dockp.networks.store import SCHEMA as NETWORK_SCHEMA
+        from dockp.plugins.registry import PluginRegistry
+        from dockp.store import journal, leases, snapshots
+        from dockp.store.content import ContentStore
+        from dockp.store.gc import Collector
+        from dockp.store.leases import Leases
+        from dockp.store.snapshots import SnapshotService
+        from dockp.supervisor.supervisor import Supervisor
+        from dockp.volumes import service as volumes
+
+        root = Path(self.config.data_root)
+        database = Database(
+            root / "state.db",
+            [
+                record.SCHEMA,
+                journal.SCHEMA,
+                leases.SCHEMA,
+                snapshots.SCHEMA,
+                records.SCHEMA,
+                volumes.SCHEMA,
+                NETWORK_SCHEMA,
+            ],
+        )
+        locks = RangeLocks(root / "objects.lock")
+        diary = Journal(
+            database, root / "owners.lock", lambda object_id: locks.hold(snapshots.lock_offset("container", object_id))
+        )
+        registry = PluginRegistry.open(self.config)
+        self._drivers = drivers = Drivers(registry, self.config)
+        graph: SnapshotService = SnapshotService(database, drivers.storage, locks, diary)
+        content = ContentStore(root)
+        table = record.ContainerTable(database)
+        supervisor = Supervisor(Path(self.config.exec_root), drivers.search_paths)
+
+        def wanted(container_id: str) -> bool:
+            container = table.peek(container_id)
+            return container is not None and container.active
+
+        kept = Leases(database, diary)
+        context = Context(
+            config=self.config,
+            database=database,
+            journal=diary,
+            locks=locks,
+            registry=registry,
+            table=table,
+            images=ImageService(database, content, kept, graph, locks),
+            collector=Collector(database, content, graph, kept, locks, table.images_in_use),
+            snapshots=graph,
+            volumes=volumes.VolumeService(database, drivers.volume),
+            networks=NetworkService(
+                database=database, config=self.config, driver_for=drivers.network, ipam_for=drivers.ipam, alive=wanted
+            ),
+            supervisor=supervisor,
+            exec_driver=drivers.exec,
+            log_driver=drivers.log,
+            default_storage=drivers.default_storage,
+            default_exec=drivers.default_exec,
+        )
+        diary.register("container.create", lambda object_id, _: creation.undo(context, object_id))
+        diary.register("container.start", lambda object_id, _: launch.undo(context, object_id))
+        diary.register(
+            "container.remove",
+            lambda object_id, payload: removal.finish(context, object_id, volumes=payload["volumes"]),
+        )
+        return context
+
+
+def _check_root() -> None:
+    if os.geteuid() != 0:
+        raise Forbidden("dockp needs root to make containers: run it with sudo")
+
+

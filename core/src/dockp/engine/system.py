@@ -1,0 +1,225 @@
+"""The engine about itself: `dockp.interface.System`, done in this process."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dockp
+from dockp.interface import Document
+from dockp.plugins import choice
+from dockp.plugins.model import DriverInfo
+from dockp.spi.errors import DockpError
+from dockp.spi.values import Probe
+from dockp.timestamps import rfc3339_nano
+
+if TYPE_CHECKING:
+    from dockp.containers.context import Context
+    from dockp.engine.drivers import Drivers
+
+API_VERSION = "1.50"
+MIN_API_VERSION = "1.24"
+
+
+class LocalSystem:
+    """See `dockp.interface.System` for what each verb promises."""
+
+    def __init__(self, context: Context, drivers: Drivers, settle: Callable[[], None]) -> None:
+        self._context = context
+        self._drivers = drivers
+        self._settle = settle
+
+    def version(self) -> Document:
+        uname = os.uname()
+        components = [
+            {
+                "Name": f"{info.kind}: {info.name}",
+                "Version": info.version,
+                "Details": {"Distribution": info.distribution},
+            }
+            for info in self._context.registry.drivers()
+            if not info.builtin
+        ]
+        engine = {
+            "Name": "Engine",
+            "Version": dockp.__version__,
+            "Details": {
+                "ApiVersion": API_VERSION,
+                "MinAPIVersion": MIN_API_VERSION,
+                "Os": "linux",
+                "Arch": _architecture(),
+                "KernelVersion": uname.release,
+                "Python": platform.python_version(),
+            },
+        }
+        return {
+            "Platform": {"Name": "dockp"},
+            "Components": [engine, *components],
+            "Version": dockp.__version__,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+            "Arch": _architecture(),
+            "KernelVersion": uname.release,
+        }
+
+    def info(self) -> Document:
+        self._settle()
+        containers = self._context.table.all()
+        states = [container for container in containers if container.active]
+        paused = sum(1 for container in states if self._state(container.id) == "paused")
+        storage, why = self._choice("storage")
+        execution, _ = self._choice("exec")
+        names = self._names()
+        uname = os.uname()
+        plugins = self.plugins()
+        return {
+            "ID": "",
+            "Containers": len(containers),
+            "ContainersRunning": len(states) - paused,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(containers) - len(states),
+            "Images": len(self._context.images.list(all=True)),
+            "Driver": storage,
+            "DriverStatus": self._storage_status(storage),
+            "DriverReason": why,
+            "Plugins": {
+                "Volume": names["volume"],
+                "Network": sorted({*names["network"], "host", "null"}),
+                "Authorization": None,
+                "Log": names["log"],
+            },
+            "MemoryLimit": self._feature(plugins, execution, "memory"),
+            "SwapLimit": self._feature(plugins, execution, "swap"),
+            "PidsLimit": self._feature(plugins, execution, "pids"),
+            "CPUShares": self._feature(plugins, execution, "cpu"),
+            "CPUSet": self._feature(plugins, execution, "cpuset"),
+            "IPv4Forwarding": _read("/proc/sys/net/ipv4/ip_forward") == "1",
+            "Debug": self._context.config.debug,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "SystemTime": rfc3339_nano(_now()),
+            "LoggingDriver": self._context.config.log_driver,
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
+            "KernelVersion": uname.release,
+            "OperatingSystem": _os_release().get("PRETTY_NAME", "Linux"),
+            "OSVersion": _os_release().get("VERSION_ID", ""),
+            "OSType": "linux",
+            "Architecture": uname.machine,
+            "NCPU": os.cpu_count() or 1,
+            "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "DockerRootDir": self._context.config.data_root,
+            "ExecRootDir": self._context.config.exec_root,
+            "Name": uname.nodename,
+            "Labels": [],
+            "ServerVersion": dockp.__version__,
+            "Runtimes": {name: {"path": name} for name in names["exec"]},
+            "DefaultRuntime": execution,
+            "LiveRestoreEnabled": True,
+            "SecurityOptions": ["name=seccomp,profile=builtin"]
+            if self._feature(plugins, execution, "seccomp")
+            else [],
+            "Swarm": {"LocalNodeState": "inactive"},
+            "Warnings": self.problems(),
+            "DockpPlugins": plugins,
+        }
+
+    def plugins(self) -> Sequence[Document]:
+        chosen = {kind: self._choice(kind)[0] for kind in ("storage", "exec")}
+        chosen |= {"network": "bridge", "ipam": "default", "volume": "local", "log": self._context.config.log_driver}
+        rows = []
+        for info in self._context.registry.drivers():
+            probe = self._probe(info)
+            rows.append(
+                {
+                    "Kind": info.kind,
+                    "Name": info.name,
+                    "Summary": info.summary,
+                    "Distribution": info.distribution,
+                    "Version": info.version,
+                    "Supported": probe.supported,
+                    "Reason": probe.reason,
+                    "Features": sorted(probe.features),
+                    "Details": dict(probe.details),
+                    "Default": chosen.get(info.kind) == info.name,
+                }
+            )
+        return sorted(rows, key=lambda row: (str(row["Kind"]), str(row["Name"])))
+
+    def problems(self) -> Sequence[str]:
+        return [str(problem) for problem in self._context.registry.problems]
+
+    def _choice(self, kind: str) -> tuple[str, str]:
+        try:
+            return self._drivers.choose(kind)
+        except DockpError as error:
+            return "", str(error)
+
+    def _probe(self, info: DriverInfo) -> Probe:
+        """Ask the driver; kinds without a probe work wherever they can be imported."""
+        from dockp.guard import call
+
+        try:
+            cls = self._context.registry.load(info.kind, info.name)
+            if info.kind == "storage":
+                root = choice.storage_root(self._context.config, info.name)
+                arguments: tuple[Any, ...] = (root, self._drivers.options(info.kind, info.name))
+            elif info.kind in ("exec", "network"):
+                arguments = (self._drivers.options(info.kind, info.name),)
+            else:
+                return Probe(supported=True)
+            answer: Probe = call(info.kind, info.name, "probe", choice.PROBE_DEADLINE, cls.probe, *arguments)
+            return answer
+        except (DockpError, OSError) as error:
+            return Probe(supported=False, reason=str(error))
+
+    def _storage_status(self, name: str) -> list[list[str]]:
+        if not name:
+            return []
+        try:
+            return [list(pair) for pair in self._drivers.storage(name).status()]
+        except DockpError as error:
+            return [["Error", str(error)]]
+
+    def _names(self) -> Mapping[str, list[str]]:
+        names: dict[str, list[str]] = {"volume": [], "network": [], "log": [], "exec": []}
+        for info in self._context.registry.drivers():
+            names.setdefault(info.kind, []).append(info.name)
+        return {kind: sorted(found) for kind, found in names.items()}
+
+    def _feature(self, plugins: Sequence[Document], execution: str, feature: str) -> bool:
+        return any(
+            row["Kind"] == "exec" and row["Name"] == execution and feature in row["Features"] for row in plugins
+        )
+
+    def _state(self, container_id: str) -> str:
+        state = self._context.supervisor.state(container_id)
+        return state.status if state is not None else ""
+
+
+def _architecture() -> str:
+    machine = os.uname().machine
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _now() -> int:
+    import time
+
+    return time.time_ns()
