@@ -335,7 +335,8 @@ class Config:
 
         ``overlay2.size=1G`` is for overlay2 whatever is in use. Without such a prefix an option is for the driver that
         was the default where the option was given: ``storage-driver = "btrfs"`` and its options in the file do not
-        reach vfs in ``dockp --storage-driver=vfs``.
+        reach vfs in ``dockp --storage-driver=vfs``. Storage drivers get names whole, since Docker's have the driver
+        in them (``overlay2.size``, ``zfs.fsname``); for other kinds a driver's own prefix is taken off.
 
         Args: kind: "storage", "exec", "network" or "log". default: the driver in use where none is configured.
             known: names of all drivers of the kind, since an option's own name may have dots.
@@ -353,7 +354,7 @@ class Config:
             prefix, dot, rest = key.partition(".")
             if dot and prefix in names:
                 if prefix == name:
-                    prefixed[rest] = value
+                    prefixed[key if kind == "storage" else rest] = value
             elif (self._owners.get((setting, key)) or default) == name:
                 found[key] = value
         return found | prefixed

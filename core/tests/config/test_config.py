@@ -162,9 +162,9 @@ def test_errors_in_flags_and_environment_name_them() -> None:
 
 
 def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgument, match="cannot read configuration file .*: No such file"):
+    with pytest.raises(InvalidArgument, match=r"cannot read configuration file .*: No such file"):
         Config.load({"config_file": str(tmp_path / "none")}, {})
-    with pytest.raises(InvalidArgument, match="cannot read configuration file .*: Is a directory"):
+    with pytest.raises(InvalidArgument, match=r"cannot read configuration file .*: Is a directory"):
         Config.load({}, {"DOCKP_CONFIG_FILE": str(tmp_path)})
     (tmp_path / "latin").write_bytes(b"debug = '\xff'")
     with pytest.raises(InvalidArgument, match="is not valid TOML"):
@@ -179,10 +179,10 @@ def test_a_drivers_options_are_its_own() -> None:
     def options(name: str, default: str) -> dict[str, str]:
         return config.driver_options("storage", name, default=default, known=known)
 
-    assert options("btrfs", "overlay2") == {"quota": "on"}
+    assert options("btrfs", "overlay2") == {"btrfs.quota": "on"}
     assert options("overlay2", "overlay2") == {"size": "1G", "dm.basesize": "20G"}
     assert options("devicemapper", "devicemapper") == {"size": "1G", "dm.basesize": "20G"}
-    assert options("vfs", "vfs") == {"size": "1G", "dm.basesize": "20G", "x": "1"}
+    assert options("vfs", "vfs") == {"size": "1G", "dm.basesize": "20G", "vfs.x": "1"}
 
 
 def test_options_in_the_file_stay_with_the_files_driver_when_a_flag_takes_another(write: Any) -> None:
@@ -192,6 +192,12 @@ def test_options_in_the_file_stay_with_the_files_driver_when_a_flag_takes_anothe
     assert config.driver_options("storage", "overlay2", default="vfs") == {"size": "1G"}
     assert config.driver_options("log", "none", default="none") == {}
     assert config.driver_options("log", "json-file", default="none") == {"max-size": "1m"}
+
+
+def test_other_drivers_than_those_of_storage_get_their_options_without_their_name() -> None:
+    config = Config.load({"log_opts": ["max-size=1m", "fluentd.tag=x"], "config_file": "/dev/null"}, {})
+    assert config.driver_options("log", "fluentd", default=None) == {"tag": "x"}
+    assert config.driver_options("log", "json-file", default=None, known=["fluentd"]) == {"max-size": "1m"}
 
 
 def test_a_table_of_tables_is_options_by_driver(write: Any) -> None:

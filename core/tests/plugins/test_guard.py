@@ -45,6 +45,12 @@ class Driver:
         return threading.get_ident()
 
 
+def refused(verb: Callable[[], Any]) -> None:
+    """``verb`` is not answered; for use in a thread."""
+    with pytest.raises(Unavailable):
+        verb()
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -163,7 +169,7 @@ def test_a_late_answer_brings_the_driver_back_at_once(driver: Driver, safe: Driv
 def test_a_call_that_began_before_the_hang_does_not_bring_the_driver_back(driver: Driver, clock: Clock) -> None:
     safe = guarded(driver, "storage", "sample", 0.3, rest=30, clock=clock)
     driver.action = lambda: time.sleep(0.45) or "slow"
-    hung = threading.Thread(target=lambda: pytest.raises(Unavailable, safe.hang))
+    hung = threading.Thread(target=refused, args=(safe.hang,))
     hung.start()
     time.sleep(0.15)
     driver.action = lambda: time.sleep(0.25) or "done"
@@ -204,7 +210,7 @@ def test_failures_that_are_not_in_a_row_set_nothing_aside(driver: Driver, safe: 
 
 def test_a_hung_driver_delays_no_other_driver(driver: Driver, safe: Driver) -> None:
     other = guarded(Driver(), "storage", "other", 5)
-    waiting = threading.Thread(target=lambda: pytest.raises(Unavailable, safe.hang))
+    waiting = threading.Thread(target=refused, args=(safe.hang,))
     waiting.start()
     started = time.monotonic()
     for _ in range(10):

@@ -114,10 +114,10 @@ class ToyDriver(StorageDriver):
 
 
 def _label(options: Mapping[str, str]) -> str:
-    unknown = sorted(set(options) - {"label"})
+    unknown = sorted(set(options) - {"toy.label"})
     if unknown:
-        raise InvalidArgument(f'storage driver toy: unknown option "{unknown[0]}" (it knows label)')
-    return options.get("label", "none")
+        raise InvalidArgument(f'storage driver toy: unknown option "{unknown[0]}" (it knows toy.label)')
+    return options.get("toy.label", "none")
 
 
 def _delete(path: Path) -> None:
