@@ -1,0 +1,184 @@
+"""Launching shims, and finding those that live."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from dockp.linux.locks import RangeLocks
+from dockp.shim import wire
+from dockp.spi.errors import FailedPrecondition, NotFound, SystemFault
+from dockp.supervisor.client import ShimClient
+from dockp.supervisor.state import TaskState, read_state
+
+# The launched process forks before it imports anything, so that its parent need wait for a millisecond only, and so
+# that the shim leads no session and can never get a controlling terminal (credentials(7)).
+_DETACHED = "import posix,sys\nposix.setsid()\nif posix.fork():posix._exit(0)\n"
+_SHIM = _DETACHED + "sys.path[:0]=sys.argv[2:]\nfrom dockp.shim.main import run\nrun(sys.argv[1])"
+_ZYGOTE = _DETACHED + "sys.path[:0]=sys.argv[3:]\nfrom dockp.shim.zygote import run\nrun(sys.argv[1],sys.argv[2])"
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+_CONTROL, _LOCK = 3, 4  # as dockp.shim.main expects them
+_DEAD = "the container's shim was killed"
+
+
+class Supervisor:
+    """Every shim under one run root.
+
+    Args:
+        run_root: where ``containers/<id>/`` lie, each with ``shim.json`` and ``bundle`` written by the engine.
+        search_paths: directories to import `dockp` and the runtime and log classes from; called once a launch.
+    """
+
+    def __init__(self, run_root: Path, search_paths: Callable[[], list[str]]) -> None:
+        self._root = run_root
+        self._search_paths = search_paths
+
+    def directory(self, id: str) -> Path:
+        return self._root / "containers" / id
+
+    def launch(self, id: str) -> ShimClient:
+        """Start the shim of a container; returns at once, while it prepares. What goes wrong there is the answer to
+        the first request.
+
+        Raises: FailedPrecondition when it has a shim; NotFound without a run folder; OSError.
+        """
+        directory = self.directory(id)
+        try:
+            lock = RangeLocks(directory / "lock").hold(0, wait=False)
+        except BlockingIOError:
+            raise FailedPrecondition(f"container {id} has a shim already") from None
+        except FileNotFoundError:
+            raise NotFound(f"container {id} has no run folder") from None
+        with lock:
+            ours, theirs = socket.socketpair()
+            try:
+                if not self._ask_zygote(directory, theirs.fileno(), lock.fileno()):
+                    _spawn(_SHIM, [str(directory), *self._search_paths()], theirs.fileno(), lock.fileno())
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+        return ShimClient(id, ours, directory)
+
+    def _ask_zygote(self, directory: Path, control: int, lock: int) -> bool:
+        sock = connect_in(self._root, "zygote.sock")
+        if sock is None:
+            return False
+        with sock:
+            sock.settimeout(5)
+            try:
+                wire.send_blocking(sock, {"directory": str(directory)}, [control, lock])
+                return wire.Receiver(sock).receive() is not None
+            except OSError:
+                return False
+
+    def start_zygote(self, modules: list[str]) -> socket.socket:
+        """Start the process that forks shims quickly, with ``modules`` (runtimes, log writers) loaded; returns the
+        connection that keeps it alive: it ends when that is closed. A zygote that runs already is replaced."""
+        ours, theirs = socket.socketpair()
+        try:
+            arguments = [str(self._root), ",".join(modules), *self._search_paths()]
+            _spawn(_ZYGOTE, arguments, theirs.fileno(), theirs.fileno())
+        finally:
+            theirs.close()
+        ours.settimeout(10)
+        try:
+            ready = ours.recv(1)
+        except OSError:
+            ready = b""
+        if not ready:
+            ours.close()
+            raise SystemFault(f"the zygote of {self._root} did not start; see {self._root / 'zygote.log'}")
+        ours.settimeout(None)
+        return ours
+
+    def connect(self, id: str) -> ShimClient:
+        """Talk to a living shim. Raises NotFound when there is none."""
+        directory = self.directory(id)
+        sock = connect_in(directory, "shim.sock")
+        if sock is None:
+            raise NotFound(f"container {id} has no shim")
+        return ShimClient(id, sock, directory)
+
+    def alive(self, id: str) -> bool:
+        """Whether a shim holds the container's lock."""
+        return RangeLocks(self.directory(id) / "lock").is_held(0)
+
+    def state(self, id: str) -> TaskState | None:
+        """What the container's record says, corrected when its shim is dead; None without a record."""
+        directory = self.directory(id)
+        # The lock before the record: a shim that ends in between has written its last record by then.
+        alive = self.alive(id)
+        state = read_state(directory)
+        if state is None:
+            return None
+        if alive or state.status == "exited":
+            return state
+        return attrs.evolve(
+            state,
+            status="exited",
+            pid=0,
+            pid_start_time=0,
+            exit_code=137,
+            error=_DEAD,
+            lost=True,
+            finished_at=time.time_ns(),
+        )
+
+
+def connect_in(directory: Path, name: str) -> socket.socket | None:
+    """Connect to a unix socket, however long its path; None when nobody listens."""
+    try:
+        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{place}/{name}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.close(place)
+    return sock
+
+
+def _spawn(code: str, arguments: list[str], control: int, lock: int) -> None:
+    """Run Python on ``code`` with two descriptors, isolated from this process's environment, site and signals."""
+    from dockp.linux.selfexe import sealed_executable
+
+    # The base interpreter, not a virtual environment's link to it: what is imported comes from the arguments alone.
+    interpreter: str = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    executable = sealed_executable(interpreter)
+    # Copied out of the way first, since each of the numbers below may be the other descriptor's now.
+    copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (control, lock)]
+    try:
+        pid = os.posix_spawn(
+            f"/proc/self/fd/{executable}",
+            [interpreter, "-I", "-S", "-X", "utf8", "-c", code, *arguments],
+            _ENVIRONMENT,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, copies[0], _CONTROL),
+                (os.POSIX_SPAWN_DUP2, copies[1], _LOCK),
+            ],
+            setsigmask=[],
+        )
+    finally:
+        for descriptor in (*copies, executable):
+            os.close(descriptor)
+    if os.waitpid(pid, 0)[1]:
+        raise SystemFault(f"cannot start {interpreter}")
