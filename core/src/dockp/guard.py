@@ -334,6 +334,11 @@ def _hand_over(task: _Task) -> _Task:
     try:
         worker = _idle.pop()  # list.pop and append are atomic
     except IndexError:
-        worker = _Worker()
+        try:
+            worker = _Worker()
+        except RuntimeError:
+            # No more threads (pids limit), or the interpreter is ending: better without a deadline than not at all.
+            task.run(lambda: None)
+            return task
     worker.give(task)
     return task

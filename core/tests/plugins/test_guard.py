@@ -272,6 +272,17 @@ def test_a_forked_child_has_working_guards_of_its_own(driver: Driver) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def test_where_no_thread_can_be_started_the_call_is_made_without_a_deadline(
+    safe: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(guard, "_idle", [])
+    monkeypatch.setattr(threading.Thread, "start", cannot)
+    assert safe.act() == "done"
+
+
 def test_a_call_costs_less_than_150_microseconds() -> None:
     safe = guarded(Driver(), "storage", "sample")
     best = 1.0
