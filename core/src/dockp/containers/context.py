@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dockp.store.journal import Journal
     from dockp.store.snapshots import SnapshotService
     from dockp.supervisor.client import ShimClient
-    from dockp.supervisor.supervisor import Supervisor
+    from dockp.supervisor.launch import Supervisor
     from dockp.volumes.service import VolumeService
 
 
@@ -88,5 +88,3 @@ class Context:
     def keep_client(self, container_id: str, client: ShimClient) -> None:
         with self.guard:
             self.clients[container_id] = client
-
-

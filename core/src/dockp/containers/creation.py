@@ -20,7 +20,7 @@ from dockp.containers.record import Container
 from dockp.containers.spec import DEFAULT_SHM_SIZE, cgroup_mode
 from dockp.interface import Created
 from dockp.jsonmodel import from_json
-from dockp.spi.errors import AlreadyExists, InvalidArgument, NotImplemented
+from dockp.spi.errors import AlreadyExists, InvalidArgument
 from dockp.store.journal import Operation
 
 _log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     _check_restart(host.restart_policy)
     if host.userns_mode not in ("", "host"):
-        raise NotImplemented(
+        raise NotImplementedError(
             f'user namespace mode "{host.userns_mode}": only "host" works yet, others need ID-mapped layers'
         )
     if host.ipc_mode not in ("", "none", "private", "shareable", "host") and not host.ipc_mode.startswith("container:"):
@@ -157,8 +157,10 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
 
 def _check_restart(policy: RestartPolicy) -> None:
     if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; "
-                              "use one of 'no', 'always', 'on-failure', or 'unless-stopped'")
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        )
     if policy.maximum_retry_count and policy.name != "on-failure":
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if policy.maximum_retry_count < 0:
@@ -178,7 +180,7 @@ def refuse_later(request: CreateRequest) -> None:
     ]
     for given, why in wanted:
         if given:
-            raise NotImplemented(why)
+            raise NotImplementedError(why)
     for name, settings in request.networks.items():
         if settings.links:
-            raise NotImplemented(f"network {name}: links between containers are not supported yet")
+            raise NotImplementedError(f"network {name}: links between containers are not supported yet")

@@ -73,7 +73,7 @@ def command_line(container: Container) -> str:
 
 
 def _ports(context: Context, container: Container) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     running = container.task.state in _RUNNING
     settings = context.networks.ports_document(container.id) if running else {}
     names = [*settings, *(name for name in container.request.config.exposed_ports if name not in settings)]
@@ -81,7 +81,7 @@ def _ports(context: Context, container: Container) -> list[dict[str, Any]]:
         port, _, protocol = name.partition("/")
         if not port.isdigit():
             continue
-        entry = {"PrivatePort": int(port), "Type": protocol or "tcp"}
+        entry: dict[str, Any] = {"PrivatePort": int(port), "Type": protocol or "tcp"}
         bindings = settings.get(name)
         if not bindings:
             rows.append(entry)
@@ -215,7 +215,9 @@ def _if_there(path: Any) -> str:
 
 def matches(context: Context, container: Container, filters: dict[str, list[str]], others: Others) -> bool:
     """Whether a container passes ``ps`` filters: values of one key are alternatives, all keys must match."""
-    return all(any(_match(context, container, key, value, others) for value in values) for key, values in filters.items())
+    return all(
+        any(_match(context, container, key, value, others) for value in values) for key, values in filters.items()
+    )
 
 
 class Others:
@@ -231,7 +233,23 @@ class Others:
 
 
 KNOWN_FILTERS = frozenset(
-    "id name label status exited ancestor before since volume network publish expose health is-task isolation".split()
+    [
+        "id",
+        "name",
+        "label",
+        "status",
+        "exited",
+        "ancestor",
+        "before",
+        "since",
+        "volume",
+        "network",
+        "publish",
+        "expose",
+        "health",
+        "is-task",
+        "isolation",
+    ]
 )
 
 
@@ -261,11 +279,13 @@ def _match(context: Context, container: Container, key: str, value: str, others:
         return any(value in (mount.name, mount.source, mount.target) for mount in container.mounts)
     if key == "network":
         networks = context.networks.endpoints_document(container.id, container.request)
-        return any(name == value or str(entry.get("NetworkID", "")).startswith(value) for name, entry in networks.items())
+        return any(
+            name == value or str(entry.get("NetworkID", "")).startswith(value) for name, entry in networks.items()
+        )
     if key in ("publish", "expose"):
         return _port_matches(context, container, value, published=key == "publish")
     if key == "health":
-        return (container.task.health or {}).get("Status", "none") == value
+        return bool((container.task.health or {}).get("Status", "none") == value)
     return key == "isolation" or (key == "is-task" and value.lower() in ("false", "0"))
 
 
@@ -291,7 +311,7 @@ def _port_matches(context: Context, container: Container, value: str, *, publish
     names = (
         context.networks.ports_document(container.id)
         if published
-        else {name: None for name in container.request.config.exposed_ports}
+        else dict.fromkeys(container.request.config.exposed_ports)
     )
     for name in names:
         port, _, kind = name.partition("/")

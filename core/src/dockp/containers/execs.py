@@ -28,7 +28,7 @@ def create(context: Context, container: Container, config: ExecConfig) -> str:
         raise InvalidArgument("No exec command specified")
     parse_detach_keys(config.detach_keys)
     exec_id = secrets.token_hex(32)
-    document = {"config": to_json(config), "started": False, "pid": 0, "exit_code": None}
+    document = {"config": to_json(config), "started": False, "exit_code": None}
     context.table.put_exec(exec_id, container.id, document)
     return exec_id
 
@@ -47,19 +47,27 @@ def start(
     context.table.put_exec(exec_id, container.id, {**document, "started": True})
     client = context.supervisor.connect(container.id)
     size = config.console_size if config.console_size != (0, 0) else None
+    options: dict[str, Any] = {
+        "user": config.user or container.request.config.user,
+        "groups": list(container.request.host.group_add),
+        "terminal": config.tty,
+        "console_size": size,
+    }
+    stream = None
     try:
-        stream, pid = client.exec(
-            exec_id,
-            _process(container, config),
-            user=config.user or container.request.config.user,
-            groups=list(container.request.host.group_add),
-            terminal=config.tty,
-            console_size=size,
-            stdin=config.attach_stdin and not detach,
-            stdout=config.attach_stdout and not detach,
-            stderr=config.attach_stderr and not detach,
-            detach_keys=parse_detach_keys(config.detach_keys) if config.tty else [],
-        )
+        if detach:
+            client.exec(exec_id, _process(container, config), **options)
+        else:
+            stream = client.exec_attached(
+                exec_id,
+                _process(container, config),
+                stdin=config.attach_stdin,
+                stdout=config.attach_stdout,
+                stderr=config.attach_stderr,
+                detach_keys=parse_detach_keys(config.detach_keys) if config.tty else b"",
+                **options,
+            )
+            stream.owns_client = True
     except RuntimeFailure as failure:
         client.close()
         code = {"not-found": 127, "not-executable": 126}.get(failure.kind, 126)
@@ -67,10 +75,8 @@ def start(
         raise StartFailure(
             f"OCI runtime exec failed: exec failed: unable to start container process: {failure}", failure.kind
         ) from failure
-    context.table.put_exec(exec_id, container.id, {**document, "started": True, "pid": pid})
-    if detach or stream is None:
+    if stream is None:
         client.close()
-        return None
     return stream
 
 
@@ -101,14 +107,14 @@ def inspect(context: Context, exec_id: str) -> dict[str, Any]:
     """The document of ``GET /exec/{id}/json``."""
     container_id, document = context.table.get_exec(exec_id)
     config = from_json(ExecConfig, document["config"])
-    exit_code, running, pid = document["exit_code"], False, document["pid"]
+    exit_code, running, pid = document["exit_code"], False, 0
     if document["started"] and exit_code is None and context.supervisor.alive(container_id):
         client = context.supervisor.connect(container_id)
         try:
             live = client.exec_inspect(exec_id)
         finally:
             client.close()
-        running, exit_code = live.running, live.exit_code
+        running, exit_code, pid = live["running"], live["exit_code"], live["pid"]
     return {
         "ID": exec_id,
         "Running": running,

@@ -21,9 +21,9 @@ from attrs import evolve
 from dockp.containers import spec as oci
 from dockp.containers.context import Context
 from dockp.containers.record import Container, with_task
-from dockp.containers.settling import release, settle
+from dockp.containers.settling import end_shim, release, settle
 from dockp.containers.states import State, move
-from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotImplemented, NotModified, StartFailure
+from dockp.spi.errors import Conflict, InvalidArgument, NotModified, StartFailure
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.client import ShimClient
 
@@ -66,17 +66,7 @@ def undo(context: Context, container_id: str) -> None:
     container = context.table.peek(container_id)
     if container is None:
         return
-    client = context.take_client(container_id)
-    if client is None and context.supervisor.alive(container_id):
-        client = context.supervisor.connect(container_id)
-    if client is not None:
-        try:
-            client.abort()
-        except DockpError as error:
-            _log.debug("container %s: its shim went by itself: %s", container_id[:12], error)
-        finally:
-            client.close()
-    context.supervisor.wait_gone(container_id)
+    end_shim(context, container_id)
     release(context, container, killed=True)
     with context.database.write() as connection:
         context.table.save(connection, evolve(container, active=False))
@@ -105,6 +95,7 @@ def _remember_failure(context: Context, container: Container, failure: RuntimeFa
 def _start(context: Context, container: Container) -> None:
     host = container.request.host
     client = context.take_client(container.id)
+    attached = client is not None
     if client is None:
         client = _launch(context, container)
     # From here on the journal's way back finds the shim through its socket, or here.
@@ -116,10 +107,8 @@ def _start(context: Context, container: Container) -> None:
         with context.networks.sandbox(container.id, container.name, container.request) as sandbox:
             _create_wired(client, sandbox)
     client.start()
-    context.take_client(container.id)
-    if host.auto_remove and client.claimed:
-        context.keep_client(container.id, client)
-    else:
+    if not attached:
+        context.take_client(container.id)
         client.close()
     if context.registry.moments:
         from dockp.containers.describe import inspect
@@ -152,9 +141,7 @@ def _launch(context: Context, container: Container) -> ShimClient:
     run_dir = context.run_dir(container.id)
     if run_dir.exists():
         # Left by an attempt that was killed; nobody lives there, or the container would be active.
-        if context.supervisor.alive(container.id):
-            context.supervisor.connect(container.id).abort()
-            context.supervisor.wait_gone(container.id)
+        end_shim(context, container.id)
         shutil.rmtree(run_dir, ignore_errors=True)
     os.makedirs(run_dir / "rootfs", mode=0o700)
     driver = context.exec_driver(container.exec_driver)
@@ -186,9 +173,8 @@ def _spec(context: Context, container: Container) -> dict[str, Any]:
         hostname = config.hostname or os.uname().nodename
     for target, text in context.networks.files(container.id, request, hostname).items():
         path = directory / target.rsplit("/", 1)[1]
-        if text is not None:
-            path.write_text(text)
-            os.chmod(path, 0o644)
+        path.write_text(text)
+        os.chmod(path, 0o644)  # whatever the umask
         binds[target] = str(path)
     if host.network_mode.startswith("container:"):
         other = context.container_dir(context.table.find(host.network_mode.partition(":")[2]).id)
@@ -214,7 +200,7 @@ def _init_binary() -> str:
     for path in _DOCKER_INIT:
         if os.path.exists(path):
             return path
-    raise NotImplemented("--init needs an init program on the host: install the Debian package tini")
+    raise NotImplementedError("--init needs an init program on the host: install the Debian package tini")
 
 
 def _joined(context: Context, container: Container) -> oci.Joined:
@@ -300,9 +286,7 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
         "stop_signal": stop_signal(config.stop_signal),
         "stop_timeout": config.stop_timeout if config.stop_timeout is not None else 10,
         "user": {"user": config.user, "groups": list(host.group_add)},
-        "copy_up": [
-            {"source": mount.source, "target": mount.target} for mount in container.mounts if mount.copy_up
-        ],
+        "copy_up": [{"source": mount.source, "target": mount.target} for mount in container.mounts if mount.copy_up],
         "restart": {"name": host.restart_policy.name, "max": host.restart_policy.maximum_retry_count},
         "health": _health(config),
         "on_exit": reaper(context, container.id) if hurry else None,
@@ -342,7 +326,7 @@ def stop_signal(text: str) -> int:
             return number
         raise InvalidArgument(f"Invalid signal: {text}")
     name = word if word.startswith("SIG") else f"SIG{word}"
-    base, plus, offset = name.partition("+")
+    base, _, offset = name.partition("+")
     if base in ("SIGRTMIN", "SIGRTMAX") or base.startswith("SIGRTMAX-"):
         if base == "SIGRTMIN":
             return int(signal.SIGRTMIN) + int(offset or 0)
@@ -351,5 +335,3 @@ def stop_signal(text: str) -> int:
         return int(signal.Signals[name])
     except KeyError:
         raise InvalidArgument(f"Invalid signal: {text}") from None
-
-

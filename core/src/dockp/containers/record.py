@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from attrs import evolve, field, fields, frozen
@@ -193,6 +193,12 @@ class ContainerTable:
         with self._database.read() as connection:
             rows = connection.execute(f"SELECT * FROM containers WHERE {where} ORDER BY created DESC").fetchall()
         return [_from_row(row) for row in rows]
+
+    def active_among(self, ids: Collection[str]) -> Collection[str]:
+        """Of these ids, those of containers that were started and whose end is not recorded yet."""
+        with self._database.read() as connection:
+            rows = connection.execute("SELECT id FROM containers WHERE active = 1").fetchall()
+        return {row["id"] for row in rows} & set(ids)
 
     def using_image(self, image_id: str) -> list[Container]:
         with self._database.read() as connection:

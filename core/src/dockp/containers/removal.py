@@ -9,9 +9,9 @@ from attrs import evolve
 
 from dockp.containers.context import Context
 from dockp.containers.record import Container, with_task
-from dockp.containers.settling import release, settle
+from dockp.containers.settling import end_shim, release, settle
 from dockp.containers.states import State
-from dockp.spi.errors import Conflict, DockpError, NotFound
+from dockp.spi.errors import Conflict, NotFound
 
 
 def remove(context: Context, container: Container, *, force: bool, volumes: bool) -> None:
@@ -21,7 +21,7 @@ def remove(context: Context, container: Container, *, force: bool, volumes: bool
         if current.active:
             if not force:
                 raise Conflict(_running(current))
-            _kill(context, current)
+            end_shim(context, current.id)
             with contextlib.suppress(NotFound):  # --rm: settling removes it too
                 settle(context, container.id)
         if context.table.peek(container.id) is not None:
@@ -30,22 +30,11 @@ def remove(context: Context, container: Container, *, force: bool, volumes: bool
 
 def _running(container: Container) -> str:
     if container.task.state is State.PAUSED:
-        return (
-            f'cannot remove container "/{container.name}": container is paused and must be unpaused first'
-        )
+        return f'cannot remove container "/{container.name}": container is paused and must be unpaused first'
     return (
         f'cannot remove container "/{container.name}": container is {container.task.state.value}: '
         "stop the container before removing or force remove"
     )
-
-
-def _kill(context: Context, container: Container) -> None:
-    client = context.take_client(container.id) or context.supervisor.connect(container.id)
-    try:
-        with contextlib.suppress(DockpError):
-            client.stop(9, 0)
-    finally:
-        client.close()
 
 
 def erase(context: Context, container_id: str, *, volumes: bool) -> None:

@@ -11,12 +11,13 @@ from attrs import evolve
 
 from dockp.containers import creation, describe, execs, launch, names, removal, settling
 from dockp.containers.context import Context
-from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, MountPoint
+from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, MountPoint, PortBinding
 from dockp.containers.record import Container
 from dockp.containers.states import State
 from dockp.interface import Created, Document, Filters, RunResult, Stream, Top, WaitResult
+from dockp.jsonmodel import from_json
 from dockp.keys import parse_detach_keys
-from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotFound, NotImplemented, NotModified
+from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotFound, NotModified
 from dockp.spi.logs import LogEntry
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class ContainerService:
                 self._until_removed(container)
             return WaitResult(exit_code=container.task.exit_code)
         if not container.active:
-            raise NotImplemented("waiting for the next exit of a container that does not run needs a daemon")
+            raise NotImplementedError("waiting for the next exit of a container that does not run needs a daemon")
         shim = self._context.take_client(container.id) or self._context.supervisor.connect(container.id)
         try:
             state = shim.wait(condition or "not-running")
@@ -106,9 +107,7 @@ class ContainerService:
         bare = names.check(name)
         container = self._context.table.find(ref)
         if container.name == bare:
-            raise InvalidArgument(
-                f"Renaming a container with the same name as its current name: /{container.name}"
-            )
+            raise InvalidArgument(f"Renaming a container with the same name as its current name: /{container.name}")
         with self._context.exclusive(container.id), self._context.database.write() as connection:
             current = self._context.table.peek(container.id)
             if current is None:
@@ -121,7 +120,7 @@ class ContainerService:
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = "", logs: bool = False
     ) -> Stream:
         if logs:
-            raise NotImplemented("attach with logs is not supported yet; use logs with follow")
+            raise NotImplementedError("attach with logs is not supported yet; use logs with follow")
         keys = parse_detach_keys(detach_keys)
         container = self._find(ref)
         if container.task.state is State.PAUSED:
@@ -129,17 +128,19 @@ class ContainerService:
         if container.task.state is State.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
         shim = launch.attach_point(self._context, container)
-        if container.request.host.auto_remove and not container.active:
-            # Whoever watches a --rm container from its start on also sees its end, and removes it.
-            shim.claim()
         config = container.request.config
-        return shim.attach(
+        stream = shim.attach(
             stdin=stdin and config.open_stdin,
             stdout=stdout,
             stderr=stderr,
-            detach_keys=keys if config.tty else [],
-            close_with_stream=container.active,
+            detach_keys=keys if config.tty else b"",
         )
+        if container.active:
+            stream.owns_client = True
+        elif container.request.host.auto_remove:
+            # Whoever watches a --rm container from its start on also sees its end, and removes it.
+            shim.claim()
+        return stream
 
     def resize(self, ref: str, rows: int, columns: int) -> None:
         container = self._find(ref)
@@ -227,9 +228,7 @@ class ContainerService:
 
     def exec_start(self, exec_id: str, *, detach: bool = False, tty: bool | None = None) -> Stream | None:
         container_id, document = self._context.table.get_exec(exec_id)
-        return execs.start(
-            self._context, self._find(container_id), exec_id, document, detach=detach, tty=tty
-        )
+        return execs.start(self._context, self._find(container_id), exec_id, document, detach=detach, tty=tty)
 
     def exec_inspect(self, exec_id: str) -> Document:
         return execs.inspect(self._context, exec_id)
@@ -274,9 +273,9 @@ class ContainerService:
             host: anything else, as Docker's host configuration; the arguments above are put into it.
         Raises: NotFound, StartFailure and what `create` raises.
         """
-        from dockp.networks.ports import parse_ports
+        from dockp.networks.ports import parse_publish
 
-        exposed, bindings = parse_ports([f"{outside}:{inside}" for inside, outside in (ports or {}).items()])
+        exposed, bindings = parse_publish([f"{outside}:{inside}" for inside, outside in (ports or {}).items()])
         base = host or HostConfig()
         gone = (not detach) if remove is None else remove
         words = ("/bin/sh", "-c", command) if isinstance(command, str) else None if command is None else tuple(command)
@@ -290,7 +289,7 @@ class ContainerService:
                 user=user,
                 working_dir=working_dir,
                 labels=dict(labels or {}),
-                exposed_ports=exposed,
+                exposed_ports={port: {} for port in exposed},
                 open_stdin=stdin is not None,
                 stdin_once=stdin is not None,
                 attach_stdin=stdin is not None,
@@ -302,7 +301,10 @@ class ContainerService:
                 network_mode=network or base.network_mode,
                 binds=(*base.binds, *volumes),
                 mounts=(*base.mounts, *mounts),
-                port_bindings={**base.port_bindings, **bindings},
+                port_bindings={
+                    **base.port_bindings,
+                    **{port: tuple(from_json(PortBinding, item) for item in items) for port, items in bindings.items()},
+                },
                 auto_remove=gone,
             ),
         )
@@ -321,9 +323,7 @@ class ContainerService:
                 with contextlib.suppress(DockpError):
                     self.remove(created.id, force=True, volumes=True)
             raise
-        return RunResult(
-            id=created.id, exit_code=ended.exit_code, stdout=out, stderr=err, warnings=created.warnings
-        )
+        return RunResult(id=created.id, exit_code=ended.exit_code, stdout=out, stderr=err, warnings=created.warnings)
 
     # For the engine itself
 
@@ -410,7 +410,7 @@ def _ps(pids: set[int], arguments: str) -> Top:
     try:
         done = subprocess.run(["ps", *words], capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
-        raise NotImplemented("top needs the ps command on the host: install the Debian package procps") from None
+        raise NotImplementedError("top needs the ps command on the host: install the Debian package procps") from None
     if done.returncode != 0:
         raise InvalidArgument(f"error running ps: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
     lines = done.stdout.splitlines()
@@ -424,4 +424,3 @@ def _ps(pids: set[int], arguments: str) -> Top:
         if len(fields) > column and fields[column].isdigit() and int(fields[column]) in pids:
             rows.append(tuple(fields))
     return Top(titles=titles, processes=tuple(rows))
-

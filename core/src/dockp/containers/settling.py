@@ -1,23 +1,31 @@
 """What a container's end leaves to do: take the exit record, free addresses and ports, and remove what was ``--rm``.
 
-With no daemon there is nobody who must do this at once. Whoever looks next does it: every verb reads a container through
-`refresh`, which settles those whose shim says (or whose missing shim shows) that they ended.
+With no daemon there is nobody who must do this at once. Whoever looks next does it: every verb reads a container
+through `refresh`, which settles those whose shim says (or whose missing shim shows) that they ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
+import signal
+import time
 
 from attrs import evolve
 
 from dockp.containers.context import Context
 from dockp.containers.record import Container, Task
 from dockp.containers.states import State
-from dockp.spi.errors import DockpError, NotFound
+from dockp.spi.errors import DockpError, NotFound, SystemFault
+from dockp.spi.runtime import RuntimeFailure
+from dockp.supervisor.client import ShimClient
 from dockp.supervisor.state import TaskState
 
 _log = logging.getLogger(__name__)
+
+_SHIM_PATIENCE = 20.0
+"""Seconds for a shim to end after its container was killed."""
 
 _LOST_EXIT_CODE = 255
 """Docker's exit code for a container whose end nobody saw, as after a power cut."""
@@ -81,6 +89,27 @@ def release(context: Context, container: Container, *, killed: bool) -> None:
     shutil.rmtree(context.run_dir(container.id), ignore_errors=True)
 
 
+def end_shim(context: Context, container_id: str) -> None:
+    """Kill the container's process and see its shim to its end, whatever state they are in."""
+    client: ShimClient | None = context.take_client(container_id)
+    if client is None:
+        with contextlib.suppress(NotFound):
+            client = context.supervisor.connect(container_id)
+    if client is not None:
+        with contextlib.closing(client):
+            try:
+                client.stop(signal.SIGKILL, 0)
+                client.release()
+            except (DockpError, RuntimeFailure) as error:
+                _log.debug("container %s: its shim went by itself: %s", container_id[:12], error)
+    pause, deadline = 0.001, time.monotonic() + _SHIM_PATIENCE
+    while context.supervisor.alive(container_id):
+        if time.monotonic() > deadline:
+            raise SystemFault(f"the shim of container {container_id} does not end; is it or its process in state D?")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
 def _live(context: Context, container: Container) -> Container | None:
     """The container with what its shim says, or None when it ended."""
     state = context.supervisor.state(container.id)
@@ -93,13 +122,13 @@ def _live(context: Context, container: Container) -> Container | None:
         task=Task(
             state=State(state.status),
             pid=state.pid,
-            exit_code=state.exit_code or 0,
+            exit_code=state.exit_code,
             error=state.error,
             oom_killed=state.oom_killed,
             started_at=state.started_at,
             finished_at=state.finished_at or container.task.finished_at,
             restart_count=state.restart_count,
-            health=state.health,
+            health=None if state.health is None else dict(state.health),
         ),
     )
 
@@ -110,12 +139,12 @@ def _ended(container: Container, state: TaskState | None) -> Container:
     else:
         task = Task(
             state=State.EXITED,
-            exit_code=state.exit_code if state.exit_code is not None else _LOST_EXIT_CODE,
+            exit_code=state.exit_code,
             error=state.error,
             oom_killed=state.oom_killed,
             started_at=state.started_at or container.task.started_at,
             finished_at=state.finished_at,
             restart_count=state.restart_count,
-            health=state.health,
+            health=None if state.health is None else dict(state.health),
         )
     return evolve(container, active=False, task=task)

@@ -17,9 +17,31 @@ from dockp.containers.record import MountRecord
 from dockp.spi.errors import InvalidArgument
 
 DEFAULT_SHM_SIZE = 64 * 1024 * 1024
-_NAMESPACED_SYSCTLS = ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall")
+_NAMESPACED_SYSCTLS: tuple[str, ...] = (
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+)
 _NAMESPACED_SYSCTLS += ("kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced")
-_RLIMITS = ["core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"]
+_RLIMITS = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+]
 
 
 @frozen(kw_only=True)

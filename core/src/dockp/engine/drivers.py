@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -51,14 +51,15 @@ class Drivers:
         return self._get("exec", name, make)
 
     def network(self, name: str) -> NetworkDriver:
-        return self._get("network", name, lambda cls: cls(self.options("network", name)))
+        return cast("NetworkDriver", self._get("network", name, lambda cls: cls(self.options("network", name))))
 
     def ipam(self, name: str) -> IpamDriver:
-        return self._get("ipam", name, lambda cls: cls({}))
+        return cast("IpamDriver", self._get("ipam", name, lambda cls: cls({})))
 
     def volume(self, name: str) -> VolumeDriver:
         folder = "volumes" if name == "local" else f"volumes-{name}"
-        return self._get("volume", name, lambda cls: cls(Path(self.config.data_root) / folder, {}))
+        root = Path(self.config.data_root) / folder
+        return cast("VolumeDriver", self._get("volume", name, lambda cls: cls(root, {})))
 
     def log(self, name: str) -> type[LogDriver]:
         try:
@@ -93,11 +94,14 @@ class Drivers:
         known = [info.name for info in self.registry.drivers(kind)]
         return self.config.driver_options(kind, name, default=name, known=known)
 
-    def search_paths(self, modules: Sequence[str]) -> list[str]:
-        """Directories that a shim must have on its path to import the top packages of ``modules``, and dockp."""
+    def search_paths(self) -> list[str]:
+        """Directories that a shim must have on its path to import dockp and any execution or log driver's half."""
+        packages = {
+            info.module.partition(".")[0]: None for info in self.registry.drivers() if info.kind in ("exec", "log")
+        }
         found: dict[str, None] = {}
-        for module in ("dockp", *modules):
-            spec = importlib.util.find_spec(module.partition(".")[0])
+        for package in ("dockp", *packages):
+            spec = importlib.util.find_spec(package)
             for location in (spec.submodule_search_locations or ()) if spec is not None else ():
                 found[str(Path(location).parent)] = None
         return list(found)

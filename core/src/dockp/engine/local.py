@@ -67,7 +67,12 @@ class LocalEngine:
     def _prepare_roots(self) -> None:
         root, run = self.config.data_root, self.config.exec_root
         try:
-            for path, mode in ((root, 0o710), (f"{root}/containers", 0o710), (run, 0o711), (f"{run}/containers", 0o700)):
+            for path, mode in (
+                (root, 0o710),
+                (f"{root}/containers", 0o710),
+                (run, 0o711),
+                (f"{run}/containers", 0o700),
+            ):
                 if not os.path.isdir(path):
                     os.makedirs(path, mode=mode, exist_ok=True)
         except OSError as error:
@@ -89,7 +94,7 @@ class LocalEngine:
         from dockp.store.gc import Collector
         from dockp.store.leases import Leases
         from dockp.store.snapshots import SnapshotService
-        from dockp.supervisor.supervisor import Supervisor
+        from dockp.supervisor.launch import Supervisor
         from dockp.volumes import service as volumes
 
         root = Path(self.config.data_root)
@@ -116,10 +121,6 @@ class LocalEngine:
         table = record.ContainerTable(database)
         supervisor = Supervisor(Path(self.config.exec_root), drivers.search_paths)
 
-        def wanted(container_id: str) -> bool:
-            container = table.peek(container_id)
-            return container is not None and container.active
-
         kept = Leases(database, diary)
         context = Context(
             config=self.config,
@@ -133,7 +134,11 @@ class LocalEngine:
             snapshots=graph,
             volumes=volumes.VolumeService(database, drivers.volume),
             networks=NetworkService(
-                database=database, config=self.config, driver_for=drivers.network, ipam_for=drivers.ipam, alive=wanted
+                database,
+                ipam_for=drivers.ipam,
+                driver_for=drivers.network,
+                locks=lambda name: locks.hold(snapshots.lock_offset(name)),
+                living=table.active_among,
             ),
             supervisor=supervisor,
             exec_driver=drivers.exec,
@@ -153,5 +158,3 @@ class LocalEngine:
 def _check_root() -> None:
     if os.geteuid() != 0:
         raise Forbidden("dockp needs root to make containers: run it with sudo")
-
-

@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dockp.interface import Document, Filters
+from dockp.networks.service import PREDEFINED
+from dockp.spi.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from dockp.networks.service import NetworkService
+
+
+_FILTERS = frozenset({"name", "id", "driver", "label", "type", "scope"})
 
 
 class LocalNetworks:
@@ -20,8 +25,31 @@ class LocalNetworks:
 
     def list(self, filters: Filters | None = None) -> Sequence[Document]:
         self._settle()
-        return self._service.list(filters)
+        given = filters or {}
+        for key in given:
+            if key not in _FILTERS:
+                raise InvalidArgument(f"invalid filter '{key}'")
+        documents = [self._service.inspect(record.id) for record in self._service.all()]
+        return [document for document in documents if _passes(document, given)]
 
     def inspect(self, ref: str) -> Document:
         self._settle()
         return self._service.inspect(ref)
+
+
+def _passes(document: Document, filters: Filters) -> bool:
+    return all(any(_matches(document, key, value) for value in values) for key, values in filters.items())
+
+
+def _matches(document: Document, key: str, value: str) -> bool:
+    if key == "id":
+        return str(document["Id"]).startswith(value)
+    if key == "name":
+        return value in document["Name"]
+    if key == "type":
+        return value == ("builtin" if document["Name"] in PREDEFINED else "custom")
+    if key == "label":
+        labels = document.get("Labels") or {}
+        name, separator, wanted = value.partition("=")
+        return name in labels and (not separator or labels[name] == wanted)
+    return bool(document[key.capitalize()] == value)

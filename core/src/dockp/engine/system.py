@@ -118,9 +118,7 @@ class LocalSystem:
             "Runtimes": {name: {"path": name} for name in names["exec"]},
             "DefaultRuntime": execution,
             "LiveRestoreEnabled": True,
-            "SecurityOptions": ["name=seccomp,profile=builtin"]
-            if self._feature(plugins, execution, "seccomp")
-            else [],
+            "SecurityOptions": ["name=seccomp,profile=builtin"] if self._feature(plugins, execution, "seccomp") else [],
             "Swarm": {"LocalNodeState": "inactive"},
             "Warnings": self.problems(),
             "DockpPlugins": plugins,
@@ -190,9 +188,7 @@ class LocalSystem:
         return {kind: sorted(found) for kind, found in names.items()}
 
     def _feature(self, plugins: Sequence[Document], execution: str, feature: str) -> bool:
-        return any(
-            row["Kind"] == "exec" and row["Name"] == execution and feature in row["Features"] for row in plugins
-        )
+        return any(row["Kind"] == "exec" and row["Name"] == execution and feature in row["Features"] for row in plugins)
 
     def _state(self, container_id: str) -> str:
         state = self._context.supervisor.state(container_id)
