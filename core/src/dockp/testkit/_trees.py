@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -121,8 +122,8 @@ def edit_tree(top: str, edits: Iterable[Edit], step: int = 0) -> None:
         _VERBS[edit.verb](top, edit, _TIME + (step * 10_000 + number) * 1_000_000_007)
 
 
-def _paths(top: str, wanted: Callable[[os.stat_result], bool]) -> list[str]:
-    """Relative paths below ``top`` whose stat is wanted, sorted."""
+def _paths(top: str) -> list[tuple[str, os.stat_result]]:
+    """Every relative path below ``top`` with its stat, sorted."""
     found = []
     pending = [""]
     while pending:
@@ -131,32 +132,41 @@ def _paths(top: str, wanted: Callable[[os.stat_result], bool]) -> list[str]:
             for entry in entries:
                 info = entry.stat(follow_symlinks=False)
                 inner = os.path.join(path, entry.name)
-                if wanted(info):
-                    found.append(inner)
+                found.append((inner, info))
                 if stat.S_ISDIR(info.st_mode):
                     pending.append(inner)
     return sorted(found)
 
 
-def _pick(top: str, edit: Edit, wanted: Callable[[os.stat_result], bool]) -> str | None:
-    candidates = _paths(top, wanted)
+def _pick(top: str, edit: Edit, wanted: Callable[[os.stat_result], bool], linked: bool = False) -> str | None:
+    """The ``edit.pick``-th path whose stat is wanted.
+
+    Args: linked: also files with several names. What happens when a lower one is changed is a check of its own.
+    """
+    every = _paths(top)
+    # Counted here, since overlay shows the lower file's number of links even where a name was deleted above.
+    names = Counter((info.st_dev, info.st_ino) for _, info in every)
+    candidates = [path for path, info in every if wanted(info) and (linked or names[info.st_dev, info.st_ino] == 1)]
     return os.path.join(top, candidates[edit.pick % len(candidates)]) if candidates else None
 
 
 def _free_place(top: str, edit: Edit) -> str | None:
     """A path at which nothing is, in a directory chosen by ``edit.where``, or None when the name is taken."""
-    directories = ["", *_paths(top, lambda info: stat.S_ISDIR(info.st_mode))]
+    directories = ["", *(path for path, info in _paths(top) if stat.S_ISDIR(info.st_mode))]
     place = os.path.join(top, directories[edit.where % len(directories)], _NAMES[edit.pick % len(_NAMES)])
     return None if os.path.lexists(place) else place
 
 
 def _is_plain(info: os.stat_result) -> bool:
-    return stat.S_ISREG(info.st_mode) and info.st_nlink == 1
+    return stat.S_ISREG(info.st_mode)
 
 
-def _is_single(info: os.stat_result) -> bool:
-    """Files with one name, and directories. What happens to a lower file with several is a check of its own."""
-    return stat.S_ISDIR(info.st_mode) or info.st_nlink == 1
+def _is_no_link(info: os.stat_result) -> bool:
+    return not stat.S_ISLNK(info.st_mode)
+
+
+def _is_anything(info: os.stat_result) -> bool:
+    return True
 
 
 def _content(value: int) -> bytes:
@@ -230,19 +240,19 @@ def _truncate(top: str, edit: Edit, time: int) -> None:
 
 
 def _change_mode(top: str, edit: Edit, time: int) -> None:
-    path = _pick(top, edit, lambda info: _is_single(info) and not stat.S_ISLNK(info.st_mode))
+    path = _pick(top, edit, _is_no_link)
     if path is not None:
         os.chmod(path, _MODES[edit.value % len(_MODES)])
 
 
 def _change_owner(top: str, edit: Edit, time: int) -> None:
-    path = _pick(top, edit, _is_single)
+    path = _pick(top, edit, _is_anything)
     if path is not None:
         os.chown(path, *_OWNERS[edit.value % len(_OWNERS)], follow_symlinks=False)
 
 
 def _change_xattr(top: str, edit: Edit, time: int) -> None:
-    path = _pick(top, edit, lambda info: _is_single(info) and not stat.S_ISLNK(info.st_mode))
+    path = _pick(top, edit, _is_no_link)
     if path is not None:
         name = f"trusted.dockp.{edit.where % 3}"
         if name in os.listxattr(path):
@@ -252,7 +262,7 @@ def _change_xattr(top: str, edit: Edit, time: int) -> None:
 
 
 def _remove(top: str, edit: Edit, time: int) -> None:
-    path = _pick(top, edit, lambda info: True)
+    path = _pick(top, edit, _is_anything, linked=True)
     if path is not None:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
@@ -262,7 +272,7 @@ def _remove(top: str, edit: Edit, time: int) -> None:
 
 def _replace(top: str, edit: Edit, time: int) -> None:
     """Remove something and put something of another kind, or an empty directory, into its place."""
-    path = _pick(top, edit, lambda info: True)
+    path = _pick(top, edit, _is_anything, linked=True)
     if path is None:
         return
     _remove(top, edit, time)

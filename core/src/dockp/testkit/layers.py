@@ -6,6 +6,8 @@ import io
 import tarfile
 from typing import Any, BinaryIO
 
+DIRECTORY = tarfile.DIRTYPE
+
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
     """One entry of `layer`."""
