@@ -414,3 +414,16 @@ def _remove_directory(directory: str, deadline: float) -> None:
                 raise
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def children(path: str, layout: Layout | None = None) -> set[str]:
+    """Names of the cgroups right below ``path``, in any hierarchy."""
+    found: set[str] = set()
+    layout = layout or detect()
+    for point in {*layout.v1.values(), layout.unified} - {""}:
+        try:
+            with os.scandir(point + "/" + path.strip("/")) as entries:
+                found |= {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+        except FileNotFoundError:
+            continue
+    return found

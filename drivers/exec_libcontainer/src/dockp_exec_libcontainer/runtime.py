@@ -1,0 +1,378 @@
+"""The shim's half of the driver: one OCI container by direct system calls. See `dockp.spi.runtime` for the contract.
+
+A container is made by one clone3(2) into all new namespaces at once; the child builds its file tree while the shim
+puts it into its cgroups. `channel` draws the conversation of the two.
+"""
+
+from __future__ import annotations
+
+import os
+
+from dockp.linux import cgroups, namespaces, process
+from dockp.spi.runtime import RuntimeFailure
+from dockp_exec_libcontainer import channel as talk
+from dockp_exec_libcontainer import child, hooks, limits, seccomp
+from dockp_exec_libcontainer import spec as specs
+from dockp_exec_libcontainer.channel import Channel
+from dockp_exec_libcontainer.plan import Plan, device_rules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_SIGKILL = 9
+
+
+class Runtime:
+    """One container. Single-threaded processes only.
+
+    Options: ``cache``: directory of compiled seccomp profiles.
+    """
+
+    def __init__(self, id: str, bundle: str, options: dict[str, str]) -> None:
+        self.id = id
+        self.bundle = bundle
+        self._cache = options.get("cache", "")
+        self._spec: dict[str, Any] = {}
+        self._warnings: list[str] = []
+        self._cgroup: cgroups.Cgroup | None = None
+        self._line: Channel | None = None
+        self._pid = 0
+        self._pidfd = -1
+        self._enter = 0
+        self._oom_kills = 0
+
+    # -- life --
+
+    def create(self, stdio: tuple[int, int, int], netns: int | None) -> int:
+        """See `dockp.spi.runtime.Runtime.create`."""
+        self._warnings = []
+        spec = self._spec = specs.read(self.bundle)
+        if not spec.get("process"):
+            raise RuntimeFailure("process is missing in config.json")
+        plan = Plan(spec, self.bundle, netns)
+        try:
+            cgroup = self._make_cgroup(spec["linux"])
+            plan.prepare_tree(cgroup, bool(spec["process"].get("terminal")))
+            return self._spawn_init(plan, cgroup, stdio)
+        except OSError as failure:
+            self._undo_create()
+            raise RuntimeFailure(_words(failure)) from failure
+        except BaseException:
+            self._undo_create()
+            raise
+        finally:
+            plan.close()
+
+    def start(self) -> None:
+        """See `dockp.spi.runtime.Runtime.start`."""
+        if self._line is None:
+            raise RuntimeFailure("the container is not created, or was started already")
+        line, self._line = self._line, None
+        try:
+            line.send(talk.START)
+            line.await_message(b"", self._warnings)
+        finally:
+            line.close()
+        self._run_hooks("poststart", "running", must_work=False)
+
+    def exec(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> int:
+        """See `dockp.spi.runtime.Runtime.exec`."""
+        specs.check_process(process)
+        cgroup = self._cgroup
+        if cgroup is None or self._pidfd < 0:
+            raise RuntimeFailure("the container is not running")
+        if cgroup.frozen():
+            raise RuntimeFailure("the container is paused: unpause it before exec")
+        job = child.ExecJob(self.id, self.bundle, self._spec, process, stdio, self._filter(), False)
+        job.target = self._pidfd
+        job.flags = self._enter & ~namespaces.CLONE_NEWPID
+        notes: list[str] = []
+        try:
+            pid, pidfd, line = self._spawn_exec(job, cgroup)
+        except ProcessLookupError:
+            raise RuntimeFailure("the container is not running") from None
+        except OSError as failure:
+            raise RuntimeFailure(_words(failure)) from failure
+        try:
+            cgroup.join_beside(pid, self._pid)
+            line.send(talk.JOINED)
+            line.await_message(talk.READY, notes)
+            notes += limits.apply(pid, process)
+            line.send(talk.START)
+            line.await_message(b"", notes)
+        except BaseException as failure:
+            _kill_and_reap(pid, pidfd)
+            if isinstance(failure, OSError):
+                raise RuntimeFailure(_words(failure)) from failure
+            raise
+        finally:
+            line.close()
+            os.close(pidfd)
+        return pid
+
+    def remove(self) -> None:
+        """See `dockp.spi.runtime.Runtime.remove`."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
+        cgroup, self._cgroup = self._cgroup, None
+        if cgroup is None:
+            return
+        self._oom_kills = max(self._oom_kills, cgroup.oom_kills())
+        cgroup.remove()
+        self._run_hooks("poststop", "stopped", must_work=False)
+
+    # -- verbs on a running container --
+
+    def signal(self, signum: int, all: bool = False) -> None:
+        """See `dockp.spi.runtime.Runtime.signal`."""
+        if all and self._cgroup is not None:
+            if signum == _SIGKILL:
+                self._cgroup.kill()
+                return
+            for pid in self._cgroup.pids():
+                try:
+                    os.kill(pid, signum)
+                except ProcessLookupError:
+                    continue
+        elif self._pidfd >= 0:
+            namespaces.pidfd_signal(self._pidfd, signum)
+
+    def pause(self) -> None:
+        """Freeze every process. Raises RuntimeFailure."""
+        self._frozen(lambda cgroup: cgroup.freeze())
+
+    def resume(self) -> None:
+        """Undo `pause`. Raises RuntimeFailure."""
+        self._frozen(lambda cgroup: cgroup.thaw())
+
+    def _frozen(self, change: Callable[[cgroups.Cgroup], None]) -> None:
+        if self._cgroup is None:
+            raise RuntimeFailure("the container is not running")
+        try:
+            change(self._cgroup)
+        except OSError as failure:
+            raise RuntimeFailure(_words(failure)) from failure
+
+    def update(self, resources: dict[str, Any]) -> list[str]:
+        """See `dockp.spi.runtime.Runtime.update`."""
+        if self._cgroup is None:
+            raise RuntimeFailure("the container is not running")
+        notes = self._cgroup.apply(resources)
+        if resources.get("devices"):
+            notes += self._cgroup.limit_devices(device_rules({**self._spec["linux"], "resources": resources}))
+        return notes
+
+    def stats(self) -> dict[str, Any]:
+        """See `dockp.spi.runtime.Runtime.stats`; a limit that is not set is absent."""
+        return self._cgroup.stats() if self._cgroup is not None else {}
+
+    def processes(self) -> list[int]:
+        """See `dockp.spi.runtime.Runtime.processes`."""
+        return self._cgroup.pids() if self._cgroup is not None else []
+
+    def warnings(self) -> list[str]:
+        """See `dockp.spi.runtime.Runtime.warnings`."""
+        return list(self._warnings)
+
+    def oom_killed(self) -> bool:
+        """See `dockp.spi.runtime.Runtime.oom_killed`."""
+        if self._cgroup is not None:
+            self._oom_kills = max(self._oom_kills, self._cgroup.oom_kills())
+        return self._oom_kills > 0
+
+    # -- parts of create --
+
+    def _make_cgroup(self, linux: dict[str, Any]) -> cgroups.Cgroup:
+        resources = linux.get("resources") or {}
+        try:
+            cgroup = cgroups.Cgroup(cgroups.resolve_path(linux.get("cgroupsPath") or "", self.id))
+        except ValueError as failure:
+            raise RuntimeFailure(str(failure)) from failure
+        if cgroup.exists() and cgroup.pids():
+            raise RuntimeFailure(f"cgroup {cgroup.path} is in use by other processes")
+        # From here on remove() has something to remove.
+        self._cgroup = cgroup
+        cgroup.create(resources)
+        self._warnings += cgroup.apply(resources)
+        self._warnings += cgroup.limit_devices(device_rules(linux))
+        return cgroup
+
+    def _spawn_init(self, plan: Plan, cgroup: cgroups.Cgroup, stdio: tuple[int, int, int]) -> int:
+        spec, linux = self._spec, self._spec["linux"]
+        job = child.InitJob(self.id, self.bundle, spec, spec["process"], stdio, self._filter(), plan.new_user_namespace)
+        job.root = plan.root
+        job.steps = plan.steps
+        job.late = plan.late
+        job.user_namespace = plan.user_namespace
+        job.new_cgroup_namespace = plan.new_cgroup_namespace
+        job.propagation = linux.get("rootfsPropagation") or ""
+        hooks_given = spec.get("hooks") or {}
+        job.hooked = bool(hooks_given.get("prestart") or hooks_given.get("createRuntime"))
+        ours, theirs = Channel.pair()
+        try:
+            with _Born(plan.joins, linux.get("timeOffsets") or {}) as flags:
+                pid, pidfd, born = _clone(plan.flags & ~flags, cgroup)
+                if pid == 0:
+                    ours.close()
+                    child.run(job, theirs, child.init)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._pid, self._pidfd, self._line, self._enter = pid, pidfd, ours, plan.enter
+        if plan.new_user_namespace:
+            namespaces.write_id_maps(
+                pid, specs.id_map(linux["uidMappings"]), specs.id_map(linux["gidMappings"]), os.geteuid() == 0
+            )
+            ours.send(talk.MAPPED)
+        cgroup.join(pid, unified=not born)
+        ours.send(talk.JOINED)
+        if job.hooked:
+            ours.await_message(talk.HOOKS, self._warnings)
+            self._run_hooks("prestart", "creating")
+            self._run_hooks("createRuntime", "creating")
+            ours.send(talk.HOOKED)
+        ours.await_message(talk.READY, self._warnings)
+        self._warnings += limits.apply(pid, spec["process"])
+        return pid
+
+    def _undo_create(self) -> None:
+        pid, self._pid = self._pid, 0
+        if pid:
+            _kill_and_reap(pid, self._pidfd)
+        try:
+            self.remove()
+        except OSError as failure:
+            # The first error is the one to tell; this one says what is left to clean up.
+            self._warnings.append(f"left behind: {_words(failure)}")
+
+    def _filter(self) -> tuple[bytes, int] | None:
+        profile = self._spec["linux"].get("seccomp")
+        return seccomp.program(profile, self._cache) if profile else None
+
+    def _run_hooks(self, moment: str, status: str, must_work: bool = True) -> None:
+        given = (self._spec.get("hooks") or {}).get(moment)
+        if not given:
+            return
+        document = hooks.state(self._spec, self.id, self.bundle, self._pid, status)
+        try:
+            hooks.run(given, moment, document)
+        except RuntimeFailure as failure:
+            # runtime.md "Lifecycle": from poststart on a failing hook is reported and changes nothing.
+            if must_work:
+                raise
+            self._warnings.append(str(failure))
+
+    def _spawn_exec(self, job: child.ExecJob, cgroup: cgroups.Cgroup) -> tuple[int, int, Channel]:
+        joins = []
+        if self._enter & namespaces.CLONE_NEWPID:
+            joins.append(("pid", self._pidfd))
+        ours, theirs = Channel.pair()
+        try:
+            with _Born(joins, {}):
+                pid, pidfd, _ = _clone(0, None)
+                if pid == 0:
+                    ours.close()
+                    child.run(job, theirs, child.exec)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return pid, pidfd, ours
+
+
+class _Born:
+    """Have the next child be born in given namespaces, and come back.
+
+    A pid or time namespace can be entered by children only, and a namespace that is not owned by the child's new user
+    namespace only before that exists: so the shim goes there for the length of one clone3.
+    """
+
+    def __init__(self, joins: list[tuple[str, int]], offsets: dict[str, dict[str, int]]) -> None:
+        self._joins = joins
+        self._offsets = offsets
+        self._back: list[tuple[int, int]] = []
+
+    def __enter__(self) -> int:
+        """Returns the clone flags that are taken care of."""
+        done = 0
+        try:
+            for kind, fd in self._joins:
+                flag = namespaces.KINDS[kind][0]
+                self._remember(kind)
+                namespaces.setns(fd, flag)
+            if self._offsets:
+                self._remember("time")
+                namespaces.unshare(namespaces.CLONE_NEWTIME)
+                _write_offsets(self._offsets)
+                done |= namespaces.CLONE_NEWTIME
+        except BaseException:
+            self.__exit__()
+            raise
+        return done
+
+    def _remember(self, kind: str) -> None:
+        self._back.append((namespaces.open_own(kind), namespaces.KINDS[kind][0]))
+
+    def __exit__(self, *_: object) -> None:
+        back, self._back = self._back, []
+        for fd, flag in reversed(back):
+            try:
+                namespaces.setns(fd, flag)
+            finally:
+                os.close(fd)
+
+
+def _write_offsets(offsets: dict[str, dict[str, int]]) -> None:
+    fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for clock, value in offsets.items():
+            os.write(fd, f"{clock} {value.get('secs') or 0} {value.get('nanosecs') or 0}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def _clone(flags: int, cgroup: cgroups.Cgroup | None) -> tuple[int, int, bool]:
+    """clone3 of a child that nobody in the container can look into; tells whether it was born in the v2 cgroup."""
+    dumpable = process.dumpable()
+    if dumpable:
+        process.set_dumpable(False)  # inherited; execve(2) of the command sets it again (CVE-2016-9962)
+    place = cgroup.open_unified() if cgroup is not None else None
+    pid = -1
+    try:
+        try:
+            pid, pidfd = namespaces.clone(flags, place)
+        except OSError:
+            if place is None:
+                raise
+            # The cgroup takes no processes this way (threaded, or of another domain); joining says why.
+            pid, pidfd = namespaces.clone(flags)
+            return pid, pidfd, False
+        return pid, pidfd, place is not None
+    finally:
+        if pid != 0:
+            if place is not None:
+                os.close(place)
+            if dumpable:
+                process.set_dumpable(True)
+
+
+def _kill_and_reap(pid: int, pidfd: int) -> None:
+    namespaces.pidfd_signal(pidfd, _SIGKILL)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return  # somebody reaps all children here
+
+
+def _words(failure: OSError) -> str:
+    where = f": {failure.filename}" if failure.filename else ""
+    return f"{failure.strerror or failure}{where}"
