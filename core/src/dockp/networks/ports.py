@@ -150,6 +150,16 @@ def _host_address(text: str) -> str:
     return text
 
 
+def parse_host_port(text: str) -> tuple[int, int]:
+    """``HostPort`` of a binding as first and last; ``(0, 0)`` for any. Raises: InvalidArgument."""
+    if not text:
+        return 0, 0
+    try:
+        return port_range(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid hostPort: {text}") from None
+
+
 class PortInUse(Conflict):
     """A host port could not be bound. ``host_ip``, ``host_port`` (0 when a range or any was asked for)."""
 
@@ -174,11 +184,10 @@ def reserve(host_ip: str, host_port: str, protocol: str) -> tuple[socket.socket,
     Args: host_port: ``""`` for any, ``"8080"``, or a range ``"8000-8010"`` to choose from.
     Raises: PortInUse; InvalidArgument when the host has no such address; SystemFault.
     """
-    if not host_port:
-        return _any_port(host_ip, protocol)
-    first, last = port_range(host_port)
+    first, last = parse_host_port(host_port)
     if first == last == 0:
-        return _any_port(host_ip, protocol)
+        sock = _bind(host_ip, 0, protocol)
+        return sock, sock.getsockname()[1]
     for number in range(first, last + 1):
         try:
             return _bind(host_ip, number, protocol), number
@@ -186,11 +195,6 @@ def reserve(host_ip: str, host_port: str, protocol: str) -> tuple[socket.socket,
             if first == last:
                 raise
     raise PortInUse(host_ip, 0, protocol)
-
-
-def _any_port(host_ip: str, protocol: str) -> tuple[socket.socket, int]:
-    sock = _bind(host_ip, 0, protocol)
-    return sock, sock.getsockname()[1]
 
 
 def _bind(host_ip: str, number: int, protocol: str) -> socket.socket:

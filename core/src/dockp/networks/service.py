@@ -1,0 +1,491 @@
+"""Networks of one engine: which exist, who is on them, and which ports they publish.
+
+This module keeps the records and their order; drivers do the work on the host. For every verb that touches the host the
+row comes first and goes last. Locks: a network's own lock (among all threads and processes) is held around
+``create_network``, ``remove_network`` and ``publish`` of its driver, since each means "make it exactly so"; it is never
+taken inside a transaction, and nothing else is taken while it is held. Joining takes no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from dockp.networks import documents, store
+from dockp.networks.addresses import choose_addresses, choose_pools, host_subnets, mac_for
+from dockp.networks.hosts import HOST_GATEWAY
+from dockp.networks.local import HostDriver, NullDriver
+from dockp.networks.publishing import Living, PortService, requested_bindings
+from dockp.networks.sandbox import Sandbox, container_files
+from dockp.networks.store import Database, EndpointRecord, NetworkRecord, PoolRecord
+from dockp.networks.wanted import WantedEndpoint, WantedNetwork, has_sandbox, network_mode, wanted_endpoints
+from dockp.spi.errors import (
+    AlreadyExists,
+    Conflict,
+    DockpError,
+    FailedPrecondition,
+    Forbidden,
+    InvalidArgument,
+    NotFound,
+)
+from dockp.spi.network import IpamDriver, NetworkDriver
+
+if TYPE_CHECKING:
+    from dockp.containers.model import CreateRequest
+
+PREDEFINED = ("bridge", "host", "none")
+_DEFAULT_BRIDGE = {
+    "com.docker.network.bridge.default_bridge": "true",
+    "com.docker.network.bridge.enable_icc": "true",
+    "com.docker.network.bridge.enable_ip_masquerade": "true",
+    "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+    "com.docker.network.driver.mtu": "1500",
+}
+_BRIDGE_NAME = "com.docker.network.bridge.name"
+
+_SECOND = 1_000_000_000
+_GRACE = 120 * _SECOND
+"""An endpoint this young may belong to a container that is only about to start."""
+_SWEEP_AFTER = 2 * _SECOND
+"""By then the kernel has taken away the links of a sandbox that ended, so sweeping finds nothing left to wait for."""
+
+_log = logging.getLogger(__name__)
+
+
+class NetworkService:
+    """Thread-safe; any number of processes may work on one data root.
+
+    Args:
+        ipam_for, driver_for: drivers by name; raise NotFound or Unavailable.
+        locks: an exclusive lock by name, among all threads and processes.
+        living: of some container ids, those that run or are being started. Called now and then inside a transaction,
+            so it must not write.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        ipam_for: Callable[[str], IpamDriver],
+        driver_for: Callable[[str], NetworkDriver],
+        locks: Callable[[str], AbstractContextManager[object]],
+        living: Living,
+    ) -> None:
+        self._database = database
+        self._ipam_for = ipam_for
+        self._driver_for = driver_for
+        self._locks = locks
+        self._living = living
+        self.ports = PortService(database, self._driver, locks, living)
+
+    # Networks.
+
+    def predefined(self) -> None:
+        """Make sure that ``bridge``, ``host`` and ``none`` exist. Cheap when they do."""
+        with self._database.read() as connection:
+            found = store.networks(connection, "name IN (?, ?, ?)", PREDEFINED)
+        if len(found) == len(PREDEFINED):
+            return
+        with self._database.write() as connection:
+            existing = {record.name for record in store.networks(connection)}
+            for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
+                if name in existing:
+                    continue
+                wanted = WantedNetwork(name=name, driver=driver)
+                if name == "bridge":
+                    options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: _free_bridge_name()}
+                    wanted = evolve(wanted, options=options)
+                self._insert(connection, wanted, predefined=True)
+
+    def create(self, wanted: WantedNetwork) -> NetworkRecord:
+        """Make a network. Raises: AlreadyExists for its name; Conflict for its pools; InvalidArgument."""
+        if wanted.name in (*PREDEFINED, "default") or wanted.driver in ("host", "null"):
+            raise Forbidden(
+                f"operation is not permitted on predefined {wanted.name} network"
+                if wanted.name in PREDEFINED
+                else f"only one instance of {wanted.driver!r} network is allowed"
+            )
+        self.predefined()
+        driver = self._driver(wanted.driver)
+        with self._database.write() as connection:
+            if store.networks(connection, "name = ?", (wanted.name,)):
+                raise AlreadyExists(f"network with name {wanted.name} already exists")
+            record = self._insert(connection, wanted)
+        try:
+            with self._locks(f"network/{record.id}"):
+                driver.create_network(record.for_driver())
+        except BaseException:
+            self._take_away(record)
+            raise
+        _log.info("network %s state.transition=none->created", record.id[:12])
+        return record
+
+    def _insert(
+        self, connection: sqlite3.Connection, wanted: WantedNetwork, *, predefined: bool = False
+    ) -> NetworkRecord:
+        ipam = self._ipam_for(wanted.ipam)
+        pools: tuple[PoolRecord, ...] = ()
+        if wanted.driver not in ("host", "null"):
+            taken = [pool.subnet for record in store.networks(connection) for pool in record.pools]
+            pools = choose_pools(ipam, wanted.pools, taken + host_subnets(), ipv6=wanted.ipv6)
+        record = NetworkRecord(
+            id=os.urandom(32).hex(),
+            name=wanted.name,
+            driver=wanted.driver,
+            ipam=wanted.ipam,
+            ipam_options=wanted.ipam_options,
+            options=wanted.options,
+            labels=wanted.labels,
+            internal=wanted.internal,
+            attachable=wanted.attachable,
+            ipv6=wanted.ipv6,
+            created=time.time_ns(),
+            pools=pools,
+        )
+        store.insert_network(connection, record)
+        return record
+
+    def all(self) -> list[NetworkRecord]:
+        """Every network, oldest first."""
+        self.predefined()
+        with self._database.read() as connection:
+            return store.networks(connection, "removing = 0")
+
+    def get(self, reference: str) -> NetworkRecord:
+        """A network by name, id, or beginning of an id. Raises: NotFound; InvalidArgument when it is ambiguous."""
+        if reference in PREDEFINED:
+            self.predefined()
+        with self._database.read() as connection:
+            return self._find(connection, reference)
+
+    @staticmethod
+    def _find(connection: sqlite3.Connection, reference: str) -> NetworkRecord:
+        found = store.networks(connection, "removing = 0 AND (id = ? OR name = ?)", (reference, reference))
+        if not found and reference and set(reference) <= set("0123456789abcdef"):
+            found = store.networks(connection, "removing = 0 AND substr(id, 1, ?) = ?", (len(reference), reference))
+        if not found:
+            raise NotFound(f"network {reference} not found")
+        if len(found) > 1:
+            raise InvalidArgument(f"network {reference} is ambiguous ({len(found)} matches found on ID prefix)")
+        return found[0]
+
+    def remove(self, reference: str) -> None:
+        """Take a network away. Raises: NotFound; Forbidden when predefined; FailedPrecondition naming its users."""
+        record = self.get(reference)
+        if record.name in PREDEFINED:
+            raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
+        with self._database.write() as connection:
+            users = store.endpoints(connection, network=record.id)
+            living = set(self._living({endpoint.container for endpoint in users}))
+            active = [endpoint for endpoint in users if self._in_use(endpoint, living)]
+            if active:
+                names = ", ".join(f'name:"{e.name}" id:"{e.id[:12]}"' for e in active)
+                raise FailedPrecondition(
+                    f"error while removing network: network {record.name} has active endpoints ({names})"
+                )
+            store.depart(connection, users, time.time_ns())
+            store.mark_removing(connection, record.id)
+        self._take_away(record)
+        _log.info("network %s state.transition=created->removed", record.id[:12])
+
+    def _take_away(self, record: NetworkRecord) -> None:
+        driver = self._driver(record.driver)
+        with self._locks(f"network/{record.id}"):
+            self._sweep(time.time_ns() + 1, network=record.id)
+            driver.remove_network(record.for_driver())
+            with self._database.write() as connection:
+                store.delete_network(connection, record.id)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """The document of ``GET /networks/{id}``. Raises: NotFound."""
+        record = self.get(reference)
+        with self._database.read() as connection:
+            users = store.endpoints(connection, network=record.id)
+        living = set(self._living({endpoint.container for endpoint in users}))
+        return documents.network(record, [endpoint for endpoint in users if endpoint.container in living])
+
+    # Endpoints.
+
+    def allocate(
+        self, container_id: str, name: str, reference: str, wanted: WantedEndpoint | None = None
+    ) -> EndpointRecord:
+        """Take a place on a network: its addresses belong to the container until `release`. A place that the container
+        has already is returned as it is.
+
+        Raises: NotFound for the network; InvalidArgument for a wish; Conflict when an address is taken or none is left.
+        """
+        wanted = wanted or WantedEndpoint()
+        if reference in PREDEFINED:
+            self.predefined()
+        with self._database.write() as connection:
+            network = self._find(connection, reference)
+            mine = store.endpoints(connection, container=container_id)
+            for endpoint in mine:
+                if endpoint.network == network.id:
+                    return endpoint
+            return self._take_place(connection, network, container_id, name, wanted, mine)
+
+    def _take_place(
+        self,
+        connection: sqlite3.Connection,
+        network: NetworkRecord,
+        container_id: str,
+        name: str,
+        wanted: WantedEndpoint,
+        mine: Sequence[EndpointRecord],
+    ) -> EndpointRecord:
+        if network.name in PREDEFINED and (wanted.ipv4 or wanted.ipv6):
+            raise InvalidArgument(
+                f"invalid config for network {network.name}: invalid endpoint settings:"
+                " user specified IP address is supported on user defined networks only"
+            )
+        if network.name in PREDEFINED and wanted.aliases:
+            raise InvalidArgument(
+                f"invalid config for network {network.name}: invalid endpoint settings:"
+                " network-scoped aliases are only supported for user-defined networks"
+            )
+        ipam = self._ipam_for(network.ipam)
+        try:
+            chosen = choose_addresses(ipam, network, wanted, store.addresses_in_use(connection, network.id))
+        except Conflict:
+            # Perhaps what is in the way belongs to containers that died unseen.
+            if not self._bury(connection, network.id, keep=container_id):
+                raise
+            chosen = choose_addresses(ipam, network, wanted, store.addresses_in_use(connection, network.id))
+        for position, address in chosen.last.items():
+            store.remember_last_address(connection, network.id, position, address)
+        routed = not network.internal and not any(other.gateway or other.gateway6 for other in mine)
+        used = {other.interface for other in mine}
+        endpoint = EndpointRecord(
+            id=os.urandom(32).hex(),
+            network=network.id,
+            container=container_id,
+            name=name,
+            interface=next(f"eth{n}" for n in range(len(used) + 1) if f"eth{n}" not in used),
+            mac=wanted.mac or mac_for(chosen.addresses),
+            addresses=chosen.addresses,
+            gateway=chosen.gateway if routed else "",
+            gateway6=chosen.gateway6 if routed else "",
+            aliases=wanted.aliases,
+            options=wanted.options,
+            created=time.time_ns(),
+        )
+        store.insert_endpoint(connection, endpoint)
+        return endpoint
+
+    def _bury(self, connection: sqlite3.Connection, network: str, keep: str = "") -> int:
+        """Let endpoints go whose containers are gone; how many those were."""
+        found = [endpoint for endpoint in store.endpoints(connection, network=network) if endpoint.container != keep]
+        living = set(self._living({endpoint.container for endpoint in found}))
+        dead = [endpoint for endpoint in found if not self._in_use(endpoint, living)]
+        store.depart(connection, dead, time.time_ns())
+        return len(dead)
+
+    @staticmethod
+    def _in_use(endpoint: EndpointRecord, living: Collection[str]) -> bool:
+        return endpoint.container in living or time.time_ns() - endpoint.created < _GRACE
+
+    def endpoints(self, container_id: str) -> Sequence[EndpointRecord]:
+        """The places of a container, in the order of its interfaces."""
+        with self._database.read() as connection:
+            return store.endpoints(connection, container=container_id)
+
+    def wire(self, endpoint: EndpointRecord, sandbox: int) -> None:
+        """Put the endpoint's interface into the namespace that the descriptor ``sandbox`` names."""
+        self._join(self.get(endpoint.network), endpoint, sandbox)
+
+    def _join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: int) -> None:
+        driver = self._driver(network.driver)
+        with self._locks(f"network/{network.id}"):
+            driver.create_network(network.for_driver())
+        driver.join(network.for_driver(), endpoint.for_driver(), sandbox)
+
+    def unwire(self, endpoint: EndpointRecord, sandbox: int | None) -> None:
+        """Take the interface out again, now. (`release` leaves that to the end of the sandbox.)"""
+        network = self.get(endpoint.network)
+        self._driver(network.driver).leave(network.for_driver(), endpoint.for_driver(), sandbox)
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Note a container's new name."""
+        with self._database.write() as connection:
+            store.rename_endpoints(connection, container_id, name)
+
+    def release(self, container_id: str) -> None:
+        """Give up everything a container had: places, addresses, published ports. Its sandbox has ended, or is about
+        to. Nothing there is success."""
+        with self._database.read() as connection:
+            if not store.endpoints(connection, container=container_id):
+                return
+        with self._database.write() as connection:
+            found = store.endpoints(connection, container=container_id)
+            publishing = bool(store.ports(connection, container=container_id))
+            store.depart(connection, found, time.time_ns())
+        if publishing:
+            for endpoint in found:
+                self.ports.publish(endpoint.network)
+        self._sweep(time.time_ns() - _SWEEP_AFTER)
+
+    def _sweep(self, before: int, network: str | None = None) -> None:
+        """Remove links of endpoints that departed before a moment. The kernel removes them itself with their sandbox,
+        in its own time; this is for sandboxes that something else still keeps."""
+        with self._database.read() as connection:
+            found = [pair for pair in store.departed(connection, before) if network in (None, pair[1])]
+            records = {record.id: record for record in store.networks(connection)} if found else {}
+        gone = []
+        for endpoint, network_id in found:
+            record = records[network_id]
+            try:
+                bare = EndpointRecord(id=endpoint, network=network_id, container="", name="", interface="")
+                self._driver(record.driver).leave(record.for_driver(), bare.for_driver(), None)
+            except (DockpError, OSError) as exc:
+                _log.warning("network %s: the link of endpoint %s stays: %s", record.name, endpoint[:12], exc)
+            else:
+                gone.append(endpoint)
+        if gone:
+            with self._database.write() as connection:
+                store.forget_departed(connection, gone)
+
+    # A container's start, as one block.
+
+    @contextmanager
+    def sandbox(self, container_id: str, name: str, request: CreateRequest) -> Iterator[Sandbox]:
+        """Everything between "start this" and "it may run": places, host ports, a network namespace.
+
+        The body calls `Sandbox.wire`, and hands namespace and reservations to whoever runs the container. When it ends
+        without an error its ports are published. After an error call `release`, once the namespace's user is gone.
+        """
+        from dockp.linux import netns
+
+        places = self._places(container_id, name, request)
+        if any(endpoint.name != name for _, endpoint in places):
+            self.rename(container_id, name)
+        sockets: list[socket.socket] = []
+        namespace = -1
+        try:
+            publishing = self._publishing_place(places, request)
+            if publishing is not None:
+                sockets = self.ports.reserve(self.get(publishing.network), publishing, requested_bindings(request))
+            namespace = netns.new()
+            yield Sandbox(namespace, places, self._join, sockets)
+            if publishing is not None and sockets:
+                self.ports.publish(publishing.network, starting=container_id)
+        finally:
+            if namespace >= 0:
+                os.close(namespace)
+            for sock in sockets:
+                sock.close()
+
+    def _places(
+        self, container_id: str, name: str, request: CreateRequest
+    ) -> list[tuple[NetworkRecord, EndpointRecord]]:
+        found = []
+        for reference, wanted in wanted_endpoints(request).items():
+            endpoint = self.allocate(container_id, name, reference, wanted)
+            found.append((self.get(endpoint.network), endpoint))
+        return found
+
+    @staticmethod
+    def _publishing_place(
+        places: Sequence[tuple[NetworkRecord, EndpointRecord]], request: CreateRequest
+    ) -> EndpointRecord | None:
+        if not requested_bindings(request):
+            return None
+        for network, endpoint in places:
+            if not network.internal and endpoint.addresses:
+                return endpoint
+        _log.warning("ports are not published: the container is on internal networks only")
+        return None
+
+    def files(self, container_id: str, request: CreateRequest, hostname: str) -> dict[str, str]:
+        """The contents of /etc/hosts, /etc/resolv.conf and /etc/hostname, by path. Takes the container's places on its
+        networks, since the first of them tells its addresses. Raises as `allocate` does."""
+        mode = network_mode(request)
+        if mode.startswith("container:"):
+            return {}
+        places = self._places(container_id, request.name or container_id[:12], request)
+        gateway = ""
+        if any(item.endswith(HOST_GATEWAY) for item in request.host.extra_hosts):
+            gateway = next((pool.gateway for pool in self.get("bridge").pools if ":" not in pool.gateway), "")
+        addresses = [cidr.partition("/")[0] for _, endpoint in places for cidr in endpoint.addresses]
+        return container_files(request, hostname, addresses, gateway)
+
+    # Documents.
+
+    def endpoints_document(self, container_id: str, request: CreateRequest) -> dict[str, Any]:
+        """``NetworkSettings.Networks``: what the container has, or, when it does not run, what it wants."""
+        mode = network_mode(request)
+        if mode.startswith("container:"):
+            return {}
+        mine = {endpoint.network: endpoint for endpoint in self.endpoints(container_id)}
+        document = {}
+        for reference, wanted in (wanted_endpoints(request) or {mode: WantedEndpoint()}).items():
+            try:
+                network = self.get(reference)
+            except DockpError:
+                document[reference] = documents.endpoint(None, None, wanted)
+            else:
+                document[network.name] = documents.endpoint(network, mine.get(network.id), wanted)
+        return document
+
+    def ports_document(self, container_id: str) -> dict[str, list[dict[str, str]]]:
+        """Published ports: ``{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}``."""
+        with self._database.read() as connection:
+            rows = store.ports(connection, container=container_id)
+        return documents.ports(publication for _, publication in rows)
+
+    def settings_document(self, container_id: str, request: CreateRequest) -> dict[str, Any]:
+        """``NetworkSettings`` of a container's inspect document."""
+        mode = network_mode(request)
+        running = bool(self.endpoints(container_id))
+        published = self.ports_document(container_id)
+        exposed = request.config.exposed_ports if running and has_sandbox(mode) else ()
+        return documents.settings(
+            container_id if running else "",
+            self.endpoints_document(container_id, request),
+            {**dict.fromkeys(exposed), **published},
+        )
+
+    # After a crash.
+
+    def reconcile(self) -> int:
+        """Put right what dead containers and killed commands left; how many endpoints and networks were let go."""
+        with self._database.write() as connection:
+            records = store.networks(connection)
+            mended = sum(self._bury(connection, record.id) for record in records)
+        for record in records:
+            if record.removing:
+                self._take_away(record)
+                mended += 1
+                continue
+            try:
+                with self._database.read() as connection:
+                    in_use = bool(store.ports(connection, network=record.id))
+                if in_use:
+                    with self._locks(f"network/{record.id}"):
+                        self._driver(record.driver).create_network(record.for_driver())
+                self.ports.publish(record.id)
+            except (DockpError, OSError) as exc:
+                _log.warning("network %s: its published ports could not be put right: %s", record.name, exc)
+        self._sweep(time.time_ns() + 1)
+        return mended
+
+    def _driver(self, name: str) -> NetworkDriver:
+        if name == NullDriver.name:
+            return NullDriver({})
+        return HostDriver({}) if name == HostDriver.name else self._driver_for(name)
+
+
+def _free_bridge_name() -> str:
+    from dockp.linux import rtnl
+
+    with rtnl.open_here() as sock:
+        taken = {link.name for link in rtnl.links(sock)}
+    return next(f"dockp{n}" for n in range(len(taken) + 1) if f"dockp{n}" not in taken)
