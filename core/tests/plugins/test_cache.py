@@ -236,6 +236,12 @@ def test_a_crashed_plugin_is_tried_again_later_and_ever_more_seldom(
     assert [seen.index(count) for count in sorted(set(seen))] == [0, 6, 18, 42]
 
 
+def test_drivers_of_dockp_itself_that_were_too_slow_are_tried_again_at_once(site: Any, looks: list[float]) -> None:
+    assert not PluginRegistry.open(deadline=0.0).drivers("storage")
+    assert "overlay2" in drivers()
+    assert len(looks) == 2
+
+
 def test_old_files_of_other_interpreters_are_cleared_away(site: Any, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     folder.mkdir(mode=0o700)

@@ -227,7 +227,7 @@ def _discover(who: list[Any], places: list[str], previous: Mapping[str, Any], de
     if os.environ.get("DOCKP_TRACE_HOOKS", "") not in ("", "0"):
         for line in answer["trace"]:
             trace.info("%s", line)
-    if not answer["racy"]:
+    if answer["keep"]:
         attempts = 0
         retry_at = 0.0
         if answer["transient"]:
