@@ -20,6 +20,7 @@ from dockp.images.changes import apply_changes
 from dockp.images.documents import (
     CONFIG_LIMIT,
     DOCUMENT_LIMIT,
+    NAME_ANNOTATION,
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
@@ -51,9 +52,6 @@ from dockp.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
     from dockp.linux.locks import RangeLocks
-
-NAME_ANNOTATION = "io.containerd.image.name"
-"""On the descriptor that a source resolves: the whole name the image should get when the user gave none."""
 
 _NESTED_INDEXES = 3
 _KEPT_COMPRESSIONS = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}

@@ -29,6 +29,9 @@ MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
+NAME_ANNOTATION = "io.containerd.image.name"
+"""On the descriptor that a source resolves: the whole name the image should get when the user gave none."""
+
 DOCUMENT_LIMIT = 4 << 20
 """Bytes of a manifest or index that are read; the limit registries themselves keep."""
 CONFIG_LIMIT = 16 << 20
