@@ -6,6 +6,11 @@ tiny. Its interface::
     Writer(path: str, options: dict[str, str], info: dict[str, Any])    # info: container id, name, image, labels, env
     write(stream: str, time_ns: int, data: bytes, partial: bool) -> None  # one line without its newline, or a piece
     close() -> None
+
+and, where it has them, for speed::
+
+    write_block(stream: str, time_ns: int, data: bytes) -> None     # whole lines with their newlines, of one moment
+    flush() -> None                                                 # after each portion of output, and on request
 """
 
 from __future__ import annotations

@@ -22,7 +22,12 @@ shim owns and closes its own copies. Every other descriptor of the shim must be 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    # Importing typing would cost every shim about a megabyte.
+    Protocol = object
 
 
 class RuntimeFailure(Exception):

@@ -282,9 +282,7 @@ class ShimClient:
         pids: list[int] = self._call("processes")["pids"]
         return pids
 
-    def update(
-        self, resources: Mapping[str, Any] | None = None, restart: Mapping[str, Any] | None = None
-    ) -> list[str]:
+    def update(self, resources: Mapping[str, Any] | None = None, restart: Mapping[str, Any] | None = None) -> list[str]:
         """Change OCI resources and the restart policy (``{"name", "max"}``); returns warnings."""
         warnings: list[str] = self._call("update", resources=resources, restart=restart)["warnings"]
         return warnings

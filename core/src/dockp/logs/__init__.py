@@ -1,0 +1,1 @@
+"""Log drivers, and their writers, which run in the shim."""

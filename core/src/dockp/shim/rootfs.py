@@ -1,0 +1,73 @@
+"""The container's root file system, mounted where only this shim and its container see it."""
+
+from __future__ import annotations
+
+import os
+
+from dockp.linux import mounts, namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def enter_private_namespace() -> None:
+    """Leave the host's mount table. Mounts of the host still arrive here (a volume's later ones too), none of ours
+    go back. Source: mount_namespaces(7)."""
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mounts.set_propagation("/", "rslave")
+
+
+def assemble(bundle: str, rootfs: dict[str, Any]) -> str:
+    """Mount the serialized mounts of ``rootfs`` at ``<bundle>/rootfs``, in order; returns that path.
+
+    Without mounts the directory is taken as it is. Raises OSError.
+    """
+    target = bundle + "/rootfs"
+    try:
+        os.mkdir(target, 0o755)
+    except FileExistsError:
+        pass
+    for mount in rootfs["mounts"]:
+        mounts.apply_mount(mount["type"], mount["source"], mount["options"], target)
+    if rootfs["mounts"]:
+        # A shared root would let mounts made in the container's namespace travel back to this one.
+        mounts.set_propagation(target, "rprivate")
+    return target
+
+
+def keep_shared(bundle: str, spec: dict[str, Any]) -> list[tuple[str, int]]:
+    """Hold the sources of shared bind mounts before the host's mount table is left.
+
+    Behind `enter_private_namespace` every mount is a slave, and a bind of a slave cannot share with the host again
+    (``-v /x:/y:rshared``). A clone taken before is still a peer. Returns (path to attach it at, descriptor) pairs and
+    changes the spec's sources to those paths; `attach_shared` does the rest.
+    """
+    held = []
+    for mount in spec.get("mounts") or ():
+        words = mount.get("options") or ()
+        if ("shared" in words or "rshared" in words) and ("bind" in words or "rbind" in words):
+            path = f"{bundle}/shared-{len(held)}"
+            held.append((path, mounts.open_tree(mount["source"], recursive="rbind" in words)))
+            directory = os.path.isdir(mount["source"])
+            if directory:
+                os.makedirs(path, 0o700, exist_ok=True)
+            else:
+                os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))
+            mount["source"] = path
+    return held
+
+
+def attach_shared(held: list[tuple[str, int]]) -> None:
+    """Attach what `keep_shared` holds, in the private namespace."""
+    for path, descriptor in held:
+        mounts.attach(descriptor, path)
+        os.close(descriptor)
+
+
+def dismantle(bundle: str) -> None:
+    """Let the root file system go while the shim lives on. Failing is harmless: the namespace's end does it too."""
+    try:
+        mounts.unmount(bundle + "/rootfs", mounts.MNT_DETACH)
+    except OSError:
+        pass
