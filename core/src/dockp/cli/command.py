@@ -86,7 +86,10 @@ class Command(click.Command):
             wants = f"requires at most {most} argument{'s' if most != 1 else ''}"
         else:
             wants = f"requires at least {least} and at most {most} arguments"
-        raise Failure(f"dockp: '{ctx.command_path}' {wants}\n\n{self._hint(ctx)}")
+        hint = self._hint(ctx)
+        if "at least" in wants and most is None:
+            hint = hint.replace("\nRun '", "\nSee '")  # Docker says it this way here, and only here
+        raise Failure(f"dockp: '{ctx.command_path}' {wants}\n\n{hint}")
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The flags as click knows them, for completion."""

@@ -61,7 +61,6 @@ def build(values: Values) -> CreateRequest:
         volumes=volumes,
         working_dir=values["workdir"],
         entrypoint=entrypoint,
-        mac_address=networks[mode].mac_address if mode in networks else "",
         labels=_labels(values),
         stop_signal=values["stop-signal"],
         stop_timeout=values["stop-timeout"] if "stop-timeout" in values.given else None,
@@ -112,8 +111,8 @@ def _host(values: Values, binds: Sequence[str], bindings: dict[str, tuple[PortBi
         volume_driver=values["volume-driver"],
         volumes_from=tuple(values["volumes-from"]),
         annotations=values["annotation"],
-        cap_add=tuple(values["cap-add"]),
-        cap_drop=tuple(values["cap-drop"]),
+        cap_add=_capabilities(values["cap-add"]),
+        cap_drop=_capabilities(values["cap-drop"]),
         cgroupns_mode=_one_of("--cgroupns: invalid CGROUP mode", values["cgroupns"], ("", "private", "host")),
         dns=tuple(values["dns"]),
         dns_options=tuple(values["dns-option"]),
@@ -171,6 +170,12 @@ def _host(values: Values, binds: Sequence[str], bindings: dict[str, tuple[PortBi
     )
 
 
+def _capabilities(names: Iterable[str]) -> tuple[str, ...]:
+    """Capabilities by their full names, each once, sorted, as Docker's client sends them."""
+    upper = {name.upper() for name in names}
+    return tuple(sorted(name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in upper))
+
+
 def _one_of(complaint: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ValueError(complaint)
@@ -203,29 +208,12 @@ def _ports(values: Values) -> tuple[dict[str, Any], dict[str, tuple[PortBinding,
         return {}, {}
     from dockp.networks.ports import parse_expose, parse_publish
 
-    exposed: dict[str, Any] = {}
-    bindings: dict[str, list[PortBinding]] = {}
-    for text in values["publish"]:
-        for port, host_ip, host_port in parse_publish(_standard(text)):
-            exposed[port] = {}
-            bindings.setdefault(port, []).append(PortBinding(host_ip=host_ip, host_port=host_port))
-    for text in values["expose"]:
-        for port in parse_expose(text):
-            exposed[port] = {}
-    return exposed, {port: tuple(each) for port, each in bindings.items()}
-
-
-def _standard(text: str) -> str:
-    """The long form ``published=8080,target=80,protocol=tcp`` in the short one."""
-    if "=" not in text:
-        return text
-    parts = {"protocol": "tcp"}
-    for item in text.split(","):
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise ValueError(f"invalid publish opts format (should be name=value but got '{item}')")
-        parts[key] = value
-    return f"{parts.get('published', '')}:{parts.get('target', '')}/{parts['protocol']}"
+    ports, bindings = parse_publish(values["publish"])
+    exposed: dict[str, Any] = {port: {} for port in sorted(ports | parse_expose(values["expose"]))}
+    return exposed, {
+        port: tuple(PortBinding(host_ip=item["HostIp"], host_port=item["HostPort"]) for item in items)
+        for port, items in bindings.items()
+    }
 
 
 def read_pairs(files: Iterable[str], extra: Iterable[str], look_up: Callable[[str], str | None] | None) -> list[str]:

@@ -121,8 +121,8 @@ def _boolean(key: str, value: str) -> bool:
 
 
 def _size(key: str, value: str) -> int:
-    from dockp.units import parse_size
     from dockp.spi.errors import InvalidArgument
+    from dockp.units import parse_size
 
     try:
         return parse_size(value)

@@ -38,7 +38,7 @@ def label(text: str) -> str:
     if not key:
         raise ValueError(f"invalid label '{text}': empty name")
     if any(char in key for char in _BLANKS):
-        raise ValueError(f"label '{text}' contains whitespaces")
+        raise ValueError(f"label '{key}' contains whitespaces")
     return text
 
 
@@ -165,8 +165,8 @@ def device_weight(text: str) -> tuple[str, int]:
 
 
 def device_bytes(text: str) -> tuple[str, int]:
-    from dockp.units import parse_size
     from dockp.spi.errors import InvalidArgument
+    from dockp.units import parse_size
 
     path, value = _device_value(text)
     try:

@@ -96,7 +96,7 @@ _LEVELS = ("debug", "info", "warn", "error", "fatal")
 root = Group(
     "A container engine whose every layer is a plug-in",
     {**_GROUPS, **_SHORT},
-    usage="[OPTIONS] COMMAND",
+    usage="[OPTIONS] COMMAND [ARG...]",
     sections={
         "Common Commands": ("run", "exec", "ps", "pull", "images", "info", "version"),
         "Management Commands": tuple(_GROUPS),
