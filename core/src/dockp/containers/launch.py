@@ -286,6 +286,7 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
         "stop_signal": stop_signal(config.stop_signal),
         "stop_timeout": config.stop_timeout if config.stop_timeout is not None else 10,
         "user": {"user": config.user, "groups": list(host.group_add)},
+        "env_home": True,
         "copy_up": [{"source": mount.source, "target": mount.target} for mount in container.mounts if mount.copy_up],
         "restart": {"name": host.restart_policy.name, "max": host.restart_policy.maximum_retry_count},
         "health": _health(config),

@@ -244,8 +244,8 @@ class EndpointSettings:
 class CreateRequest:
     """Everything `Containers.create` takes, as one value: the body of ``POST /containers/create`` plus its query."""
 
-    config: Config = field(factory=Config)
-    host: HostConfig = field(factory=HostConfig)
+    config: Config = nested(Config, factory=Config)
+    host: HostConfig = nested(HostConfig, factory=HostConfig)
     networks: Mapping[str, EndpointSettings] = nested_map(EndpointSettings)
     name: str = ""
     platform: str = ""
