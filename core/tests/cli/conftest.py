@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from cases import ENVIRONMENT, FILES  # noqa: E402
+from clicases import ENVIRONMENT, FILES  # noqa: E402
+from clihelpers import Outcome  # noqa: E402
 from fakeengine import FakeEngine  # noqa: E402
 
 from dockp.cli.app import run  # noqa: E402
-
-
-def recorded(kind: str) -> list[dict[str, Any]]:
-    """What ``record.py`` wrote."""
-    rows: list[dict[str, Any]] = json.loads((HERE / "recorded" / f"{kind}.json").read_text())
-    return rows
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -52,7 +39,7 @@ def dockp(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> Callable[...
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory and the environment that the recorded command lines ran in."""
     for name, text in FILES.items():
         (tmp_path / name).write_bytes(text.encode())
@@ -61,4 +48,4 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     assert "NOT_SET_ANYWHERE" not in os.environ
-    yield tmp_path
+    return tmp_path

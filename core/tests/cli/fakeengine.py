@@ -1,4 +1,4 @@
-"""An engine that records what it is asked and answers from documents. Used by the tests of the command line alone."""
+"""An engine that records what it is asked and answers from documents, for the tests of the command line."""
 
 from __future__ import annotations
 

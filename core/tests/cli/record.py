@@ -1,4 +1,4 @@
-"""Record what Docker's own command line does with the cases of ``cases.py``: run it again after adding cases.
+"""Record what Docker's own command line does with the cases of ``clicases.py``: run it again after adding cases.
 
 Needs the ``docker`` command (any 28) and no daemon: it talks to ``fakedocker``. Writes the files of ``recorded/``.
 """
@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 os.environ["RECORDING"] = "1"
 
-import cases  # noqa: E402
-import documents  # noqa: E402
+import clicases  # noqa: E402
+import clidocuments  # noqa: E402
 import fakedocker  # noqa: E402
 
 
@@ -31,7 +31,7 @@ def docker(fake: fakedocker.FakeDocker, directory: Path, arguments: list[str]) -
         "HOME": "/root",
         "DOCKER_HOST": f"unix://{fake.address}",
         "DOCKER_CONFIG": str(directory / "config"),
-        **cases.ENVIRONMENT,
+        **clicases.ENVIRONMENT,
     }
     done = subprocess.run(
         ["docker", *arguments], capture_output=True, text=True, env=environment, cwd=directory, check=False, timeout=30
@@ -48,8 +48,8 @@ def docker(fake: fakedocker.FakeDocker, directory: Path, arguments: list[str]) -
 def record_create(fake: fakedocker.FakeDocker, directory: Path) -> list[dict[str, Any]]:
     fake.answers["/containers/create"] = {"Id": "0" * 64, "Warnings": []}
     rows = []
-    for row in cases.CREATE:
-        done = docker(fake, directory, ["create", *cases.expand(row)])
+    for row in clicases.CREATE:
+        done = docker(fake, directory, ["create", *clicases.expand(row)])
         entry: dict[str, Any] = {"row": row, "code": done["code"]}
         sent = [request for request in done["requests"] if request[1] == "/containers/create"]
         if sent:
@@ -62,7 +62,7 @@ def record_create(fake: fakedocker.FakeDocker, directory: Path) -> list[dict[str
 
 def record_mistakes(fake: fakedocker.FakeDocker, directory: Path) -> list[dict[str, Any]]:
     rows = []
-    for row in cases.MISTAKES:
+    for row in clicases.MISTAKES:
         done = docker(fake, directory, shlex.split(row))
         rows.append({"row": row, "code": done["code"], "err": done["err"]})
     return rows
@@ -70,10 +70,10 @@ def record_mistakes(fake: fakedocker.FakeDocker, directory: Path) -> list[dict[s
 
 def record_output(fake: fakedocker.FakeDocker, directory: Path) -> list[dict[str, Any]]:
     rows = []
-    for name, lines in documents.LINES.items():
+    for name, lines in clidocuments.LINES.items():
         for row in lines:
             fake.answers.clear()
-            fake.answers.update(documents.ANSWERS[name])
+            fake.answers.update(clidocuments.ANSWERS[name])
             done = docker(fake, directory, shlex.split(row))
             rows.append({"set": name, "row": row, "code": done["code"], "out": done["out"], "err": done["err"]})
     return rows
@@ -82,10 +82,10 @@ def record_output(fake: fakedocker.FakeDocker, directory: Path) -> list[dict[str
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name).resolve()
-        for file, text in cases.FILES.items():
+        for file, text in clicases.FILES.items():
             (directory / file).write_bytes(text.encode())
         (HERE / "recorded").mkdir(exist_ok=True)
-        (HERE / "recorded" / "now.json").write_text(f"{documents.NOW}\n")
+        (HERE / "recorded" / "now.json").write_text(f"{clidocuments.NOW}\n")
         with fakedocker.serving(directory) as fake:
             for kind, recorder in (
                 ("create", record_create),

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import expand
-from conftest import Outcome, recorded
+from clicases import expand
+from clihelpers import Outcome, recorded
 from fakeengine import FakeEngine
 
 from dockp.containers.model import CreateRequest, EndpointSettings

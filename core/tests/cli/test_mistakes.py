@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Outcome, recorded
+from clihelpers import Outcome, recorded
 from fakeengine import FakeEngine
 
 # Rows where dockp means to do something else, and why.

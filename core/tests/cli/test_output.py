@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import documents
+import clidocuments
 import pytest
-from conftest import Outcome, recorded
+from clihelpers import Outcome, recorded
 from fakeengine import from_api
 
 # Rows where dockp means to do something else, and why.
@@ -33,8 +33,8 @@ def test_the_output_is_that_of_docker(
 ) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    monkeypatch.setattr(time, "time_ns", lambda: documents.NOW * 10**9)
-    outcome = dockp(*shlex.split(row["row"]), on=from_api(documents.ANSWERS[row["set"]]))
+    monkeypatch.setattr(time, "time_ns", lambda: clidocuments.NOW * 10**9)
+    outcome = dockp(*shlex.split(row["row"]), on=from_api(clidocuments.ANSWERS[row["set"]]))
     assert same(outcome.out) == same(row["out"])
     assert outcome.code == row["code"]
     assert bool(outcome.err) == bool(row["err"])
