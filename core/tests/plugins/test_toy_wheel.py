@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -115,3 +116,33 @@ def test_its_verbs_are_idempotent_and_its_errors_those_of_the_contract(driver: S
         driver.mounts("9")
     with pytest.raises(InvalidArgument, match='unknown option "size"'):
         driver.create("3", None, {"size": "1G"})
+
+
+SUITE = """
+import pytest
+from dockp.testkit.storage import StorageConformance
+from dockp_storage_toy.driver import ToyDriver
+
+class TestToy(StorageConformance):
+    limits = {"usage_counts_the_snapshot_alone": "every snapshot is a full copy"}
+
+    @pytest.fixture
+    def open_driver(self):
+        return lambda root: ToyDriver(root, {})
+"""
+
+
+def test_it_passes_the_conformance_suite_as_the_guide_shows_it(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_conformance.py").write_text(SUITE)
+    # A process of its own, as an author has it: away from the workspace and its settings.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_conformance.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed), "DOCKP_REQUIRE": "toy"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout

@@ -121,5 +121,7 @@ def _label(options: Mapping[str, str]) -> str:
 
 
 def _delete(path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)
+    # rm rather than shutil.rmtree, which cannot remove a tree deeper than Python's stack.
+    done = subprocess.run(["rm", "-rf", str(path)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemFault(f"storage driver toy: cannot remove {path}: {done.stderr.strip().splitlines()[-1]}")
