@@ -317,7 +317,7 @@ class _Reader:
 
 def _open(path: str) -> BinaryIO | None:
     try:
-        return io.FileIO(path, "rb")  # type: ignore[return-value]
+        return io.FileIO(path, "rb")
     except FileNotFoundError:
         pass
     try:

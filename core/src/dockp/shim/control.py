@@ -16,7 +16,7 @@ from dockp.shim import wire
 from dockp.shim.loop import GONE, READ, WRITE
 from dockp.shim.streams import Stdio
 from dockp.shim.task import EXPECTED, Task, check_message
-from dockp.spi.errors import DockpError, FailedPrecondition, InvalidArgument, NotImplemented
+from dockp.spi.errors import DockpError, FailedPrecondition, InvalidArgument
 from dockp.spi.runtime import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -173,7 +173,7 @@ class Control:
         self._end_if_due()
 
     def _claimed(self) -> bool:
-        return any([connection.claims or connection.starter for connection in self._connections])
+        return any(connection.claims or connection.starter for connection in self._connections)
 
     def _announce(self, action: str) -> None:
         if action == "start":
@@ -254,7 +254,7 @@ class Control:
         try:
             operation = getattr(self, "op_" + str(message.get("op")).replace("-", "_"), None)
             if operation is None:
-                raise NotImplemented(f"the shim does not know the request {message.get('op')!r}")
+                raise InvalidArgument(f"the shim does not know the request {message.get('op')!r}")
             answer = operation(connection, seq, message, descriptors)
         except EXPECTED as failure:
             self._refuse(connection, seq, failure)

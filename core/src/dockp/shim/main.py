@@ -97,7 +97,7 @@ def _reporter(directory: str) -> Callable[[], None]:
             log = os.open(directory + "/shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.dup2(log, 2, inheritable=False)
             os.close(log)
-            sys.__excepthook__(*sys.exc_info())  # type: ignore[arg-type]
+            sys.__excepthook__(*sys.exc_info())
         except OSError:
             pass
 

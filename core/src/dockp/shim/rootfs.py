@@ -43,7 +43,7 @@ def keep_shared(bundle: str, spec: dict[str, Any]) -> list[tuple[str, int]]:
     (``-v /x:/y:rshared``). A clone taken before is still a peer. Returns (path to attach it at, descriptor) pairs and
     changes the spec's sources to those paths; `attach_shared` does the rest.
     """
-    held = []
+    held: list[tuple[str, int]] = []
     for mount in spec.get("mounts") or ():
         words = mount.get("options") or ()
         if ("shared" in words or "rshared" in words) and ("bind" in words or "rbind" in words):

@@ -296,7 +296,7 @@ class Stdio:
                     self._send(client, data)
 
     def _hold_back(self) -> None:
-        full = any([len(client.pending) > CLIENT_BUFFER for client in self.clients])
+        full = any(len(client.pending) > CLIENT_BUFFER for client in self.clients)
         if full == self._paused:
             return
         self._paused = full

@@ -133,6 +133,6 @@ def apply(process: dict[str, object], identity: Identity, set_home: bool) -> Non
     process["user"] = user
     env = process.get("env")
     env = list(env) if isinstance(env, list) else []
-    if set_home and not any([entry.startswith("HOME=") for entry in env]):
+    if set_home and not any(entry.startswith("HOME=") for entry in env):
         env.append("HOME=" + identity.home)
     process["env"] = env

@@ -32,7 +32,7 @@ def run(run_root: str, modules: str) -> NoReturn:
     except BaseException:
         log = os.open(run_root + "/zygote.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         os.dup2(log, 2)
-        sys.__excepthook__(*sys.exc_info())  # type: ignore[arg-type]
+        sys.__excepthook__(*sys.exc_info())
     os._exit(code)
 
 
@@ -47,7 +47,7 @@ class _Zygote:
             __import__(module)
         self._root = run_root
         self._born: str | None = None
-        self._loop = Loop(lambda: sys.__excepthook__(*sys.exc_info()))  # type: ignore[arg-type]
+        self._loop = Loop(lambda: sys.__excepthook__(*sys.exc_info()))
         self._listener = self._listen()
         self._loop.watch(self._listener.fileno(), READ, self._accept)
         self._loop.watch(shim.CONTROL, READ, self._told)

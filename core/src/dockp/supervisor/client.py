@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,8 @@ class AttachStream:
 
     def close_stdin(self) -> None:
         """No more input: the process reads end-of-file, once it has read the rest."""
-        try:
+        with suppress(OSError):  # the other side is gone already
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the other side is gone already
 
     def wait_end(self) -> str:
         """After the end of the output: "exit" (the process ended) or "detach" (the detach keys, or the end of the
@@ -201,10 +200,8 @@ class ShimClient:
 
     def why_ended(self, name: tuple[str, object]) -> str:
         """See `AttachStream.wait_end`."""
-        try:
+        with suppress(errors.Unavailable):
             self._call("state")  # whatever the shim sent before its answer is here with it
-        except errors.Unavailable:
-            pass
         with self._changed:
             return "detach" if name in self._detached else "exit"
 
@@ -215,10 +212,8 @@ class ShimClient:
         """End the connection; a claim not released passes to the shim's ``on_exit``."""
         with self._changed:
             self._gone = True
-        try:
+        with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
-        except OSError:
-            pass
         self._receiver.close()
 
     def __enter__(self) -> ShimClient:
@@ -456,10 +451,8 @@ class ShimClient:
 
     def release(self) -> None:
         """Give up the claim, or, after the exit, tell the shim that its record was taken and it may end."""
-        try:
+        with suppress(errors.Unavailable):  # it has ended
             self._call("release")
-        except errors.Unavailable:
-            pass  # it has ended
 
 
 def _error(problem: Mapping[str, Any]) -> Exception:
