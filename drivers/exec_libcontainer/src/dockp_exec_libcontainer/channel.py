@@ -7,8 +7,8 @@ side means "execve happened" (or the process died, which its exit status tells):
     ----                                   ---------------------------------
     writes the user namespace maps
     MAPPED  ------------------------------>  becomes root of its user namespace
-    puts it into the cgroups                 propagation, root, mounts, devices
-    JOINED  ------------------------------>  enters a cgroup namespace (now it shows the right root)
+                                             joins its cgroups, then a cgroup namespace of its own
+                                             propagation, root, mounts, devices
                  <------------------ HOOKS   only when the spec has prestart or createRuntime hooks
     runs those hooks
     HOOKED  ------------------------------>  createContainer hooks, pivot_root, ids, capabilities ...
@@ -18,7 +18,7 @@ side means "execve happened" (or the process died, which its exit status tells):
                  <------------ end of file   the command runs; `start` returns here
 
 Any time the child may say ERROR (with a kind and a text; it then exits) or WARNING (with a text). `exec` is the same
-without maps and hooks: JOINED, READY, START, end of file.
+without maps and hooks: READY, START, end of file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import os
 from dockp.spi.runtime import RuntimeFailure
 
 MAPPED = b"m"
-JOINED = b"j"
 HOOKS = b"H"
 HOOKED = b"h"
 READY = b"R"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockp.linux import mounts, namespaces, process, seccomp
+from dockp.linux import cgroups, mounts, namespaces, process, seccomp
 from dockp.spi.runtime import RuntimeFailure
 from dockp_exec_libcontainer import channel as talk
 from dockp_exec_libcontainer import hooks, identity, lookup
@@ -32,10 +32,12 @@ class Job:
     Attributes:
         process: the OCI process object. stdio: descriptors to become 0, 1, 2. spec: the container's whole spec.
         id: the container's. new_user_namespace: whether ids must be taken after the maps are written.
-        filter: seccomp program and flags, or None.
+        filter: seccomp program and flags, or None. tasks: what `cgroups.join_self` takes.
     """
 
-    __slots__ = ("bundle", "filter", "id", "new_user_namespace", "process", "spec", "stdio")
+    __slots__ = ("bundle", "filter", "id", "new_user_namespace", "process", "spec", "stdio", "tasks")
+
+    tasks: list[int]
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class InitJob(Job):
 
     Attributes:
         root: detached mount of the root file system. steps: in order; those in ``late`` come after the hooks.
-        mount_namespace: descriptor of a mount namespace to join, or -1. user_namespace: the same, to join first.
+        user_namespace: descriptor of a user namespace to join, or -1.
         new_cgroup_namespace: whether to make one, which is possible only once the cgroups are joined.
         propagation: of the finished root. hooked: whether prestart or createRuntime hooks run in the shim.
     """
@@ -133,7 +135,7 @@ def exec(job: ExecJob, line: Channel) -> None:
     writers = _labels(job)  # through the host's /proc, the container's could be forged
     _keyring(job)
     # In the cgroup before in the namespaces, so that nothing ever runs in there unlimited.
-    line.expect(talk.JOINED)
+    cgroups.join_self(job.tasks)
     namespaces.setns(job.target, job.flags)
     if job.flags & namespaces.CLONE_NEWUSER:
         _become_root()
@@ -147,14 +149,18 @@ def exec(job: ExecJob, line: Channel) -> None:
 
 
 def begin(job: InitJob, line: Channel) -> None:
-    """Signals, user namespace, keyring."""
+    """Signals, cgroups, user namespace, keyring."""
     identity.forget_signals()
+    cgroups.join_self(job.tasks)
     if job.user_namespace >= 0:
         namespaces.setns(job.user_namespace, namespaces.CLONE_NEWUSER)
         _become_root()
     elif job.new_user_namespace:
         line.expect(talk.MAPPED)
         _become_root()
+    if job.new_cgroup_namespace:
+        # Only now, with the cgroups joined, does it get the right root; and only here does its owner come out right.
+        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
     _keyring(job)
 
 
@@ -190,9 +196,6 @@ def _build_tree(job: InitJob, line: Channel) -> Tree:
     os.fchdir(job.root)
     tree = Tree(job.root, job.new_user_namespace or job.user_namespace >= 0)
     _execute(job.steps, tree)
-    line.expect(talk.JOINED)
-    if job.new_cgroup_namespace:
-        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
     _names(job.spec)
     if job.hooked:
         line.send(talk.HOOKS)

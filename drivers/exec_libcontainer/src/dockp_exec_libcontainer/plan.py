@@ -49,7 +49,6 @@ class Plan:
         self.flags = 0
         self.joins: list[tuple[str, int]] = []
         self.user_namespace = -1
-        self.mount_namespace = -1
         self.new_cgroup_namespace = False
         self.separate: set[str] = set()
         self.enter = 0

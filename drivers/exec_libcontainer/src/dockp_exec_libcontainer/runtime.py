@@ -1,11 +1,12 @@
 """The shim's half of the driver: one OCI container by direct system calls. See `dockp.spi.runtime` for the contract.
 
-A container is made by one clone3(2) into all new namespaces at once; the child builds its file tree while the shim
-puts it into its cgroups. `channel` draws the conversation of the two.
+A container is made by one clone3(2) into all new namespaces at once; the child builds its file tree and
+waits for the word to execute its command. `channel` draws the conversation of the two.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from dockp.linux import cgroups, namespaces, process
@@ -96,8 +97,6 @@ class Runtime:
         except OSError as failure:
             raise RuntimeFailure(_words(failure)) from failure
         try:
-            cgroup.join_beside(pid, self._pid)
-            line.send(talk.JOINED)
             line.await_message(talk.READY, notes)
             notes += limits.apply(pid, process)
             line.send(talk.START)
@@ -214,10 +213,15 @@ class Runtime:
         job.propagation = linux.get("rootfsPropagation") or ""
         hooks_given = spec.get("hooks") or {}
         job.hooked = bool(hooks_given.get("prestart") or hooks_given.get("createRuntime"))
+        job.tasks = [plan.keep(fd) for fd in cgroup.open_tasks()]
         ours, theirs = Channel.pair()
         try:
             with _Born(plan.joins, linux.get("timeOffsets") or {}) as flags:
-                pid, pidfd, born = _clone(plan.flags & ~flags, cgroup)
+                place = cgroup.open_unified()
+                try:
+                    pid, pidfd = _clone(plan.flags & ~flags, place)
+                finally:
+                    _close(place)
                 if pid == 0:
                     ours.close()
                     child.run(job, theirs, child.init)
@@ -232,8 +236,6 @@ class Runtime:
                 pid, specs.id_map(linux["uidMappings"]), specs.id_map(linux["gidMappings"]), os.geteuid() == 0
             )
             ours.send(talk.MAPPED)
-        cgroup.join(pid, unified=not born)
-        ours.send(talk.JOINED)
         if job.hooked:
             ours.await_message(talk.HOOKS, self._warnings)
             self._run_hooks("prestart", "creating")
@@ -276,8 +278,9 @@ class Runtime:
             joins.append(("pid", self._pidfd))
         ours, theirs = Channel.pair()
         try:
+            job.tasks = cgroup.open_tasks()
             with _Born(joins, {}):
-                pid, pidfd, _ = _clone(0, None)
+                pid, pidfd = _clone_beside(cgroup, self._pid)
                 if pid == 0:
                     ours.close()
                     child.run(job, theirs, child.exec)
@@ -286,6 +289,7 @@ class Runtime:
             raise
         finally:
             theirs.close()
+            _close(*getattr(job, "tasks", ()))
         return pid, pidfd, ours
 
 
@@ -340,29 +344,39 @@ def _write_offsets(offsets: dict[str, dict[str, int]]) -> None:
         os.close(fd)
 
 
-def _clone(flags: int, cgroup: cgroups.Cgroup | None) -> tuple[int, int, bool]:
-    """clone3 of a child that nobody in the container can look into; tells whether it was born in the v2 cgroup."""
+def _clone(flags: int, cgroup: int | None) -> tuple[int, int]:
+    """clone3 of a child that nobody in the container can look into (CVE-2016-9962)."""
     dumpable = process.dumpable()
     if dumpable:
-        process.set_dumpable(False)  # inherited; execve(2) of the command sets it again (CVE-2016-9962)
-    place = cgroup.open_unified() if cgroup is not None else None
+        process.set_dumpable(False)  # inherited; execve(2) of the command sets it again
     pid = -1
     try:
-        try:
-            pid, pidfd = namespaces.clone(flags, place)
-        except OSError:
-            if place is None:
-                raise
-            # The cgroup takes no processes this way (threaded, or of another domain); joining says why.
-            pid, pidfd = namespaces.clone(flags)
-            return pid, pidfd, False
-        return pid, pidfd, place is not None
+        pid, pidfd = namespaces.clone(flags, cgroup)
+        return pid, pidfd
     finally:
-        if pid != 0:
-            if place is not None:
-                os.close(place)
-            if dumpable:
-                process.set_dumpable(True)
+        if dumpable and pid != 0:
+            process.set_dumpable(True)
+
+
+def _clone_beside(cgroup: cgroups.Cgroup, init: int) -> tuple[int, int]:
+    """`_clone` into the container's cgroup, or into init's where the container divided its own."""
+    place = cgroup.open_unified()
+    try:
+        return _clone(0, place)
+    except OSError as failure:
+        if failure.errno not in (errno.EBUSY, errno.EOPNOTSUPP):
+            raise
+        _close(place)
+        place = cgroup.open_unified_of(init)
+        return _clone(0, place)
+    finally:
+        _close(place)
+
+
+def _close(*descriptors: int | None) -> None:
+    for fd in descriptors:
+        if fd is not None:
+            os.close(fd)
 
 
 def _kill_and_reap(pid: int, pidfd: int) -> None:
