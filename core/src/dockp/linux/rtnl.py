@@ -211,10 +211,19 @@ def parse_cidr(address: str) -> tuple[int, bytes, int]:
     return family, socket.inet_pton(family, host), int(prefix)
 
 
+def get_link(name: str) -> Request:
+    """Ask for a link; an absent one is success.
+
+    Being asked makes the kernel act on a change of carrier at once (since 6.8; see ``rtnl_getlink`` in
+    net/core/rtnetlink.c) that it would else act on in a while: until it did, a fresh link drops what is sent.
+    """
+    body = _INTERFACE.pack(0, 0, 0, 0, 0) + text_attribute(_IFLA_IFNAME, name)
+    return Request(f"look for the link {name}", _RTM_GETLINK, body, ignore=(errno.ENODEV,))
+
+
 def find_link(sock: Netlink, name: str) -> Link | None:
     """The link called ``name``, or None."""
-    body = _INTERFACE.pack(0, 0, 0, 0, 0) + text_attribute(_IFLA_IFNAME, name)
-    (answer,) = sock.run(Request(f"look for the link {name}", _RTM_GETLINK, body, ignore=(errno.ENODEV,)))
+    (answer,) = sock.run(get_link(name))
     return Link(answer.payloads[0]) if answer.payloads else None
 
 

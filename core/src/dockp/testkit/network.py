@@ -245,10 +245,10 @@ def a_taken_interface_name_is_a_conflict(lab: Lab) -> None:
     network = lab.network()
     lab.driver.create_network(network)
     sandbox = lab.sandbox()
-    netns.inside(sandbox, lambda: command("ip link add eth0 type dummy"))
+    netns.inside(sandbox, lambda: command("ip link add eth0 type bridge"))
     with pytest.raises(Conflict):
         lab.driver.join(network, lab.endpoint(network, 2), sandbox)
-    assert "dummy" in netns.inside(sandbox, lambda: command("ip -d link show dev eth0"))
+    assert "bridge" in netns.inside(sandbox, lambda: command("ip -d link show dev eth0"))
     assert not lab.driver.inventory().endpoints
 
 
@@ -513,9 +513,7 @@ class NetworkConformance:
         raise NotImplementedError("give the fixture open_driver")
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-    def test_rule(
-        self, check: Check, open_driver: Callable[[], NetworkDriver], request: pytest.FixtureRequest
-    ) -> None:
+    def test_rule(self, check: Check, open_driver: Callable[[], NetworkDriver], request: pytest.FixtureRequest) -> None:
         """Runs one check of the suite."""
         unknown = set(self.limits) - {known.__name__ for known in CHECKS}
         assert not unknown, f"limits name no rule: {', '.join(sorted(unknown))}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_interface, ip_network
 
 from dockp.linux import nft, rtnl
-from dockp.linux.netlink import Netlink
+from dockp.linux.netlink import Netlink, Request
 from dockp.spi.errors import Conflict, InvalidArgument, NotFound, SystemFault
 from dockp.spi.network import Endpoint, Network, NetworkDriver, NetworkInventory, Publication
 from dockp.spi.values import Probe
@@ -118,26 +118,31 @@ class BridgeDriver(NetworkDriver):
                     hairpin=host.frames_are_filtered() or None,
                 ),
             )
+            self._make_link(links, link, requests, endpoint)
+            try:
+                self._configure(endpoint, sandbox)
+                # Let the bridge forward by its new port now, not when the kernel finds the time.
+                links.run(rtnl.get_link(link), rtnl.get_link(options.link))
+            except BaseException:
+                links.exchange((rtnl.delete_link(link),))
+                raise
+
+    @staticmethod
+    def _make_link(links: Netlink, link: str, requests: Sequence[Request], endpoint: Endpoint) -> None:
+        try:
+            links.run(*requests)
+        except OSError as exc:
+            if exc.errno != errno.EEXIST:
+                raise
+            # Left by an attempt that was killed, or a join done twice: start over. When the name inside the sandbox is
+            # what is taken, the second attempt says so.
+            links.run(rtnl.delete_link(link))
             try:
                 links.run(*requests)
-            except OSError as exc:
-                if exc.errno != errno.EEXIST:
+            except OSError as again:
+                if again.errno != errno.EEXIST:
                     raise
-                # Left by an attempt that was killed, or a join done twice: start over. When the name inside the
-                # sandbox is what is taken, the second attempt says so.
-                links.run(rtnl.delete_link(link))
-                try:
-                    links.run(*requests)
-                except OSError as again:
-                    if again.errno != errno.EEXIST:
-                        raise
-                    raise Conflict(f"the sandbox has an interface {endpoint.interface} already") from None
-        try:
-            self._configure(endpoint, sandbox)
-        except BaseException:
-            with rtnl.open_here() as links:
-                links.exchange((rtnl.delete_link(link),))
-            raise
+                raise Conflict(f"the sandbox has an interface {endpoint.interface} already") from None
 
     @staticmethod
     def _configure(endpoint: Endpoint, sandbox: int) -> None:
@@ -159,6 +164,7 @@ class BridgeDriver(NetworkDriver):
                     for gateway in (endpoint.gateway, endpoint.gateway6)
                     if gateway
                 ),
+                rtnl.get_link(endpoint.interface),
             )
 
     def leave(self, network: Network, endpoint: Endpoint, sandbox: int | None) -> None:
