@@ -160,7 +160,9 @@ class Group(click.Group):
             **more,
         )
         self.places, self.also, self.sections, self.usage = places, also or {}, sections or {}, usage
-        self.params.append(click.Option(["--help"], is_flag=True, is_eager=True, expose_value=False, callback=_help))
+        self.params.append(
+            click.Option(["-h", "--help"], is_flag=True, is_eager=True, expose_value=False, callback=_help)
+        )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self.places)

@@ -70,7 +70,7 @@ def go_int(value: str, bits: int = 64, base: int = 0, signed: bool = True) -> in
         text = value.replace(digits, "0o" + digits[1:])  # a leading zero means octal in Go, and nothing in Python
     try:
         # Python is more lenient than Go: white space and, with an explicit base, underscores and prefixes.
-        plain = digits.isascii() and digits.isalnum() if base else True
+        plain = text.isascii() and (digits.isalnum() or not base)
         if value != value.strip() or not plain or len(value) - len(digits) > 1:
             raise ValueError
         number = int(text, base)

@@ -164,9 +164,9 @@ def _run_created(engine: Engine, id: str, request: CreateRequest, values: Values
             detach_keys=values["detach-keys"],
         )
         with contextlib.closing(stream):
-            code = _exit_code(engine, id, request)
             _start(engine, id, request)
             started()
+            code = _exit_code(engine, id, request)
             ended = pump(
                 stream,
                 tty=config.tty,
@@ -205,7 +205,7 @@ def _start(engine: Engine, id: str, request: CreateRequest) -> None:
 
 
 def _exit_code(engine: Engine, id: str, request: CreateRequest) -> Callable[[], int]:
-    """A function that waits for the end and returns the exit code. To be called before the start."""
+    """A function that waits for the end and returns the exit code. To be called right after the start."""
 
     def code(condition: str) -> int:
         try:
@@ -222,7 +222,8 @@ def _exit_code(engine: Engine, id: str, request: CreateRequest) -> Callable[[], 
         return lambda: code("removed")
     if request.host.restart_policy.name in ("", "no"):
         return lambda: code("not-running")
-    # A container that is restarted is "running" all the time: its first exit has to be waited for from the start.
+    # A container that is restarted may run for ever: what counts is its first exit, which may come before the output
+    # ends here, so it is waited for from the start.
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(1).submit(code, "next-exit").result
