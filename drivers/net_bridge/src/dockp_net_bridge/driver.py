@@ -8,13 +8,14 @@ from ipaddress import ip_interface, ip_network
 
 from dockp.linux import nft, rtnl
 from dockp.linux.netlink import Netlink, Request
-from dockp.spi.errors import Conflict, InvalidArgument, NotFound, SystemFault
+from dockp.spi.errors import Conflict, InvalidArgument, NotFound, NotImplemented, SystemFault
 from dockp.spi.network import Endpoint, Network, NetworkDriver, NetworkInventory, Publication
 from dockp.spi.values import Probe
 from dockp_net_bridge import host, plan
 from dockp_net_bridge.options import LINK_PREFIX, BridgeOptions
 
 _ATTEMPTS = 20
+_LINK_LOCAL = "fe80::1/64"
 
 
 class BridgeDriver(NetworkDriver):
@@ -62,10 +63,7 @@ class BridgeDriver(NetworkDriver):
         if not found.alias and any(index == found.index for index, _ in rtnl.addresses(links)):
             # One that we were killed over while making it has no address yet; this one is somebody else's.
             raise Conflict(f"the bridge {options.link} exists already and was not made for network {network.name}")
-        six = any(":" in pool.subnet for pool in network.pools)
-        links.run(
-            rtnl.change_link(options.link, up=True, mtu=options.mtu, alias=network.id, link_local=six),
-        )
+        links.run(rtnl.change_link(options.link, up=True, mtu=options.mtu, alias=network.id, link_local=False))
         return found
 
     @staticmethod
@@ -79,6 +77,10 @@ class BridgeDriver(NetworkDriver):
             if any(address.ip == other.ip for _, other in present):
                 raise Conflict(f"the gateway {address.ip} of network {network.name} is an address of this host already")
             links.run(rtnl.add_address(bridge.index, text))
+        if any(":" in text for text in wanted):
+            # Neighbours are asked for from a link-local address. One that the kernel makes itself is checked for
+            # duplicates first, and for that second packets to containers would be lost.
+            links.run(rtnl.add_address(bridge.index, _LINK_LOCAL))
 
     def remove_network(self, network: Network) -> None:
         options = BridgeOptions.of(network)
@@ -178,6 +180,8 @@ class BridgeDriver(NetworkDriver):
         options = BridgeOptions.of(network)
         if publications and network.internal:
             raise InvalidArgument(f"network {network.name} is internal: its ports cannot be published")
+        if any(p.host_ip == "::1" for p in publications):
+            raise NotImplemented("ports cannot be published on ::1: IPv6 packets from there cannot leave the host")
         try:
             keys = [(name, element.key) for name, element in (plan.publication_element(p, "") for p in publications)]
         except (OSError, ValueError, KeyError) as exc:

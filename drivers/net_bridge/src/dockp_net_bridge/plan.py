@@ -11,7 +11,8 @@ The path of a packet::
                  loopback address must not be reachable from outside (nor from containers), although the bridges
                  route 127/8 to let the host reach its containers through it
     prerouting   to an address of this host, and published: gets the container's address instead
-    output       the same for what the host itself sends
+    output       the same for what the host itself sends; but not to ::1, since IPv6 packets from there cannot leave
+                 the host (there is no route_localnet for IPv6), and who tries is better refused than kept waiting
     forward      into a bridge only: answers, and what was published. Between bridges, and from or to an internal
                  network: nothing. Everything is judged here by our own policy; the host's own tables are asked
                  too, since an accept in one table is no accept in another (nft(8), "VERDICT STATEMENTS")
@@ -76,6 +77,7 @@ add rule inet dockp inward ct status dnat accept
 add rule inet dockp inward drop
 add rule inet dockp raw iifname != "lo" ip daddr 127.0.0.0/8 drop
 add rule inet dockp prerouting fib daddr type local goto published
+add rule inet dockp output ip6 daddr ::1 return
 add rule inet dockp output fib daddr type local goto published
 add rule inet dockp forward iifname . oifname @same accept
 add rule inet dockp forward oifname @internal drop
@@ -84,7 +86,6 @@ add rule inet dockp forward oifname @bridges goto inward
 add rule inet dockp postrouting ip saddr . oifname @inside4 ct status dnat masquerade
 add rule inet dockp postrouting ip6 saddr . oifname @inside6 ct status dnat masquerade
 add rule inet dockp postrouting oifname @bridges ip saddr 127.0.0.0/8 ct status dnat masquerade
-add rule inet dockp postrouting oifname @bridges ip6 saddr ::1 ct status dnat masquerade
 add rule inet dockp postrouting iifname @nat4 oifname != @bridges meta nfproto ipv4 masquerade
 add rule inet dockp postrouting iifname @nat6 oifname != @bridges meta nfproto ipv6 masquerade
 """
