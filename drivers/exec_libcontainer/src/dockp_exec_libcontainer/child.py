@@ -252,9 +252,10 @@ def settle(job: Job, line: Channel, writers: list[tuple[int, bytes]]) -> None:
     given = wanted.get("capabilities")
     if given is None:
         given = (job.spec.get("process") or {}).get("capabilities") or {}
-    identity.take_ids(user, given, line.warn)
-    # As the user: a directory that only root may enter is an error, not a way in.
+    take_capabilities = identity.take_ids(user, given, line.warn)
+    # As the user, and without capabilities: a directory that only root may enter is an error, not a way in.
     identity.enter_directory(wanted["cwd"])
+    take_capabilities()
     os.umask(identity.DEFAULT_UMASK if user.get("umask") is None else user["umask"])
     env = identity.environment(wanted.get("env"), user.get("uid") or 0)
     job.process = {**wanted, "env": env, "file": lookup.find_command(wanted["args"][0], env.get("PATH", ""))}

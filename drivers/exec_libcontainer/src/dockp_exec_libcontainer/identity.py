@@ -161,11 +161,12 @@ def own_stdio(uid: int) -> None:
                     raise
 
 
-def take_ids(user: dict[str, Any], wanted: dict[str, list[str]], warn: Callable[[str], None]) -> None:
-    """Bounding set, ids and the other four capability sets, in the one order that works.
+def take_ids(user: dict[str, Any], wanted: dict[str, list[str]], warn: Callable[[str], None]) -> Callable[[], None]:
+    """Limit the bounding set and become the user; the function returned then sets the other four capability sets.
 
-    The bounding set goes first, while CAP_SETPCAP is there; the sets last, kept across the change of ids by keepcaps.
-    A capability that this host does not have is left out with a warning.
+    The bounding set goes first, while CAP_SETPCAP is there. Between the two a user other than root has no effective
+    capabilities, just the permitted ones that keepcaps kept. A capability that this host does not have is left out
+    with a warning.
     """
     permitted = capabilities.get()[1]
     sets = {}
@@ -185,9 +186,13 @@ def take_ids(user: dict[str, Any], wanted: dict[str, list[str]], warn: Callable[
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     process.set_keep_capabilities(False)
-    held = sets["permitted"]
-    capabilities.set(sets["effective"] & held, held, sets["inheritable"])
-    capabilities.set_ambient(sets["ambient"] & held & sets["inheritable"])
+
+    def take_capabilities() -> None:
+        held = sets["permitted"]
+        capabilities.set(sets["effective"] & held, held, sets["inheritable"])
+        capabilities.set_ambient(sets["ambient"] & held & sets["inheritable"])
+
+    return take_capabilities
 
 
 def set_groups(groups: list[int]) -> None:
