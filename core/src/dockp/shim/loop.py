@@ -92,6 +92,15 @@ class Loop:
         """Call ``ended(exit code)`` when the child ``pid`` was reaped; 128 + n for a death by signal n."""
         self._children[pid] = ended
 
+    def collect(self, pid: int, seconds: float) -> None:
+        """Wait for a child that is dying, unannounced. One that takes longer is collected when it is done."""
+        self._children[pid] = lambda code: None
+        deadline = time.monotonic() + seconds
+        while pid in self._children and time.monotonic() < deadline:
+            self.reap()
+            if pid in self._children:
+                time.sleep(0.0005)
+
     def reap(self) -> None:
         """Collect every child that ended. Orphans of containers, which the sub-reaper inherits, go unannounced."""
         while True:

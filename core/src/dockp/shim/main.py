@@ -73,6 +73,7 @@ def _serve(directory: str) -> None:
     gc.freeze()
     loop.run()
     control.task.stdio.close()
+    loop.reap()
 
 
 def _protect_from_oom_killer() -> int:

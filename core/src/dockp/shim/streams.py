@@ -192,6 +192,7 @@ class Stdio:
         self._stdin = -1
         self._input = bytearray()
         self._input_over = False
+        self._deaf = False  # the process has no stdin any more: what comes is taken and dropped
         self._waiting_to_write = False
         self._finish: Callable[[], None] | None = None
 
@@ -347,7 +348,7 @@ class Stdio:
                 self._drop_source(descriptor)
         self._paused = False
         self._shut_stdin()
-        self._input_over = False
+        self._input_over = self._deaf = False
         if self.log is not None:
             self.log.end()
         for client in list(self.clients):
@@ -386,6 +387,7 @@ class Stdio:
 
     def _shut_stdin(self) -> None:
         self._input.clear()
+        self._deaf = True
         self._waiting_to_write = False
         if self._stdin >= 0:
             self.loop.forget(self._stdin)
@@ -442,7 +444,7 @@ class Stdio:
             self._ask(client)
             return
         data, leave = client.keys.feed(data)
-        if data and self.open_stdin and not self._input_over:
+        if data and not self._deaf and not self._input_over:
             self._input += data
             self._push_input()
         if leave:

@@ -39,6 +39,9 @@ OTHER_FAILURE = 128
 FIRST_DELAY, LONGEST_DELAY, STEADY = 0.1, 60.0, 10.0
 """Docker's back-off between restarts in seconds; after running for STEADY it begins anew."""
 
+_DYING = 2.0
+"""Seconds that a process which was killed may take to go before its end is recorded all the same."""
+
 _MEANT_TO_END = frozenset((2, 3, 15, SIGKILL))
 """Signals after which a container is not restarted: whoever sends INT, QUIT, TERM or KILL wants it to end."""
 
@@ -211,11 +214,10 @@ class Task:
 
     def _failed(self, failure: RuntimeFailure) -> None:
         """Creating or starting went wrong: what was made goes, and the record says why."""
-        pid = self.record.values["pid"]
-        if pid:
-            self.loop.child(pid, lambda code: None)
         code = EXIT_CODES.get(failure.kind, OTHER_FAILURE)
         self._remove()
+        if self.record.values["pid"]:
+            self.loop.collect(self.record.values["pid"], _DYING)
         self.stdio.finish(lambda: self._finished(code, error=str(failure)))
 
     def abandon(self) -> None:
@@ -264,13 +266,17 @@ class Task:
         if oom:
             self.announce("oom")
         self.announce("die")
-        for waiter in self.waiters[:]:
-            waiter()
         if due:
             self._delay = FIRST_DELAY if ran >= STEADY or not self._delay else min(self._delay * 2, LONGEST_DELAY)
             self._back_off = self.loop.after(self._delay, self._restart)
         else:
             self._end()
+        self._tell_waiters()
+
+    def _tell_waiters(self) -> None:
+        """Last of all: who waited may start the container again at once, and needs its ports for that."""
+        for waiter in self.waiters[:]:
+            waiter()
 
     def _end(self) -> None:
         self.ended = True
@@ -353,9 +359,8 @@ class Task:
             self._back_off.cancel()
             self._back_off = None
         self.record.save(status="exited")
-        for waiter in self.waiters[:]:
-            waiter()
         self._end()
+        self._tell_waiters()
 
     def pause(self) -> None:
         self.require_running()

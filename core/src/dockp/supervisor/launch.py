@@ -25,6 +25,7 @@ _SHIM = _DETACHED + "sys.path[:0]=sys.argv[2:]\nfrom dockp.shim.main import run\
 _ZYGOTE = _DETACHED + "sys.path[:0]=sys.argv[3:]\nfrom dockp.shim.zygote import run\nrun(sys.argv[1],sys.argv[2])"
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _CONTROL, _LOCK = 3, 4  # as dockp.shim.main expects them
+_FIXED_SIGNALS = (9, 19, 32, 33)  # KILL and STOP; the C library's own two
 _DEAD = "the container's shim was killed"
 
 
@@ -176,6 +177,8 @@ def _spawn(code: str, arguments: list[str], control: int, lock: int) -> None:
                 (os.POSIX_SPAWN_DUP2, copies[1], _LOCK),
             ],
             setsigmask=[],
+            # Signals that our own parent had us ignore (nohup) would stay ignored in every container.
+            setsigdef=[number for number in range(1, 65) if number not in _FIXED_SIGNALS],
         )
     finally:
         for descriptor in (*copies, executable):
