@@ -16,6 +16,7 @@ import pytest
 from clihelpers import Outcome
 from fakeengine import FakeEngine, FakeStream
 
+from dockp.cli.app import Failure
 from dockp.cli.session import signals_sent_to
 from dockp.interface import Created, WaitResult
 from dockp.spi.errors import Conflict, NotFound, StartFailure
@@ -299,6 +300,14 @@ def test_signals_are_sent_on_and_the_old_handlers_come_back() -> None:
         assert arrived.wait(5)
     assert sorted(sent) == ["INT", "RTMIN+3"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_third_interrupt_ends_this_process() -> None:
+    sent: list[str] = []
+    with signals_sent_to(sent.append), pytest.raises(Failure, match="got 3 SIGTERM/SIGINTs, forcefully exiting"):  # noqa: PT012 - it comes in between
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
 
 
 def test_a_failure_to_send_a_signal_on_is_no_failure() -> None:

@@ -54,10 +54,7 @@ def open_local_engine(flags: Mapping[str, object]) -> Engine:
     from dockp.config import Config
     from dockp.engine import open_engine
 
-    config = Config.load(flags, os.environ)
-    if os.geteuid() != 0:
-        raise Failure("dockp needs root: run it as root or with sudo")
-    return open_engine(config)
+    return open_engine(Config.load(flags, os.environ))
 
 
 def warn(text: str) -> None:

@@ -24,6 +24,8 @@ _OWN = frozenset(
     )
 )
 
+_PATIENCE = 3
+
 
 def check_terminal(stdin: bool, tty: bool) -> None:
     """A pseudo-terminal with input needs a terminal here. Raises Failure."""
@@ -48,7 +50,10 @@ def _signal_name(number: int) -> str:
 
 @contextmanager
 def signals_sent_to(kill: Callable[[str], object], enabled: bool = True) -> Iterator[None]:
-    """While inside, signals this process gets are handed to ``kill`` (by name) in a thread of their own."""
+    """While inside, signals this process gets are handed to ``kill`` (by name) in a thread of their own.
+
+    The third INT or TERM ends this process instead, for a container that ignores them. Raises: Failure then.
+    """
     if not enabled:
         yield
         return
@@ -68,12 +73,18 @@ def signals_sent_to(kill: Callable[[str], object], enabled: bool = True) -> Iter
             except Exception:  # noqa: S112 - as in Docker: the container may just have ended, and its code tells all
                 continue
 
+    endings = 0
+
     def caught(number: int, frame: FrameType | None) -> None:
+        nonlocal endings
         # The engine is not called here: the handler may run in the middle of a call of the engine, under its locks.
         arrived.put(number)
         if not forwarder:
             forwarder.append(Thread(target=forward, daemon=True))
             forwarder[0].start()
+        endings += number in (signal.SIGINT, signal.SIGTERM)
+        if endings == _PATIENCE:
+            raise Failure(f"\ngot {_PATIENCE} SIGTERM/SIGINTs, forcefully exiting")
 
     before = {}
     for number in signal.valid_signals():
