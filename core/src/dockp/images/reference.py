@@ -138,11 +138,11 @@ def _check_digest(digest: str) -> None:
     algorithm, _, value = digest.partition(":")
     wanted = _DIGEST_LENGTHS.get(algorithm)
     if wanted is None:
-        raise InvalidArgument(f"invalid reference format: unsupported digest algorithm {algorithm!r}")
+        raise InvalidArgument("unsupported digest algorithm")
     if len(value) != wanted:
-        raise InvalidArgument("invalid reference format: invalid checksum digest length")
+        raise InvalidArgument("invalid checksum digest length")
     if value.lower() != value:
-        raise InvalidArgument("invalid reference format: invalid checksum digest format")
+        raise InvalidArgument("invalid checksum digest format")
 
 
 def _glob(pattern: str) -> re.Pattern[str]:

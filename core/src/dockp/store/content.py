@@ -95,8 +95,8 @@ class ContentStore:
 
         ``expected``: what size and digest must come out, or None to take what comes. ``lease`` keeps the blob.
         """
-        self._ingest.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._blobs.mkdir(exist_ok=True, mode=0o700)
+        for folder in (self._ingest, self._blobs):
+            _make_folder(folder)
         return BlobWriter(self._ingest, self._blobs, expected, lease)
 
     def add(self, data: bytes, media_type: str, *, lease: Lease) -> Descriptor:
@@ -119,7 +119,7 @@ class ContentStore:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty directory for the length of the context. A killed process's is removed by `sweep`."""
-        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_folder(self._scratch)
         while True:
             path = self._scratch / secrets.token_hex(8)
             path.mkdir(mode=0o700)
@@ -256,6 +256,13 @@ def _create_locked(folder: Path) -> tuple[Path, int]:
         if os.fstat(descriptor).st_nlink:  # else a sweep came between open and flock
             return path, descriptor
         os.close(descriptor)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SystemFault(f"cannot make {path} in the content store: {error.strerror}") from error
 
 
 def _missing(digest: str) -> NotFound:

@@ -46,9 +46,11 @@ _APT_SETTINGS = re.compile(
     r"(Acquire::(?:Check-Valid-Until|Check-Date|Max-FutureTime|Retries|ForceIPv[46]|https?::[\w:.-]+)) \"?(.*?)\"?"
 )
 _DAY = 86400
+# Makes /bin and the like links from the start, as debootstrap does, where else apt would install perl to move them.
+_MERGED_USR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 # Ends with whoever started it, by the kernel's hand: setpriv for this process, unshare for all that is inside.
 _CAGE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
-_TIDY = r"""
+_TIDY = r"""#!/bin/sh
 set -e
 cd "$1"
 rm -rf var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old var/lib/dpkg/*-old var/cache/ldconfig/aux-cache
@@ -63,7 +65,7 @@ chmod 0755 usr/sbin/policy-rc.d
 echo 'Acquire::Languages "none";' > etc/apt/apt.conf.d/90container
 echo force-unsafe-io > etc/dpkg/dpkg.cfg.d/90container
 """
-_COPY_CREDENTIALS = r"""
+_COPY_CREDENTIALS = r"""#!/bin/sh
 set -e
 mkdir -p "$1/etc/apt/auth.conf.d"
 for file in /etc/apt/auth.conf /etc/apt/auth.conf.d/*.conf; do
@@ -154,8 +156,9 @@ class DebootstrapSource(ImageSource):
             "--dpkgopt=force-unsafe-io",
             *(f'--aptopt={name} "{value}"' for name, value in settings.items()),
             *([f"--include={','.join(work.include)}"] if work.include else []),
-            f"--setup-hook={_COPY_CREDENTIALS}",
-            f"--customize-hook={_TIDY}",
+            *([f"--hook-dir={_MERGED_USR}"] if _MERGED_USR.is_dir() else []),
+            f"--setup-hook={self._script('credentials', _COPY_CREDENTIALS)}",
+            f"--customize-hook={self._script('tidy', _TIDY)}",
             work.suite,
             "-",
             str(mirrors),
@@ -195,6 +198,12 @@ class DebootstrapSource(ImageSource):
             pack_tree(root, out, include_root=True)
         shutil.rmtree(root, ignore_errors=True)
 
+    def _script(self, name: str, text: str) -> Path:
+        path = self._scratch / name
+        path.write_text(text)
+        path.chmod(0o700)
+        return path
+
     def _run(self, command: Sequence[str], work: _Work, stdout: int, environment: Mapping[str, str]) -> None:
         """Run in the cage, its messages as progress. Raises: Unavailable with its last word."""
         last: deque[str] = deque(maxlen=5)
@@ -210,9 +219,9 @@ class DebootstrapSource(ImageSource):
             assert child.stderr is not None
             try:
                 for line in child.stderr:
-                    if text := line.strip():
-                        last.append(text)
-                        self._progress(text.removeprefix("I: "), 0, None)
+                    last.append(line.strip())
+                    if line.startswith(("I: ", "W: ")):
+                        self._progress(line[3:].strip(), 0, None)
             except BaseException:
                 child.kill()
                 raise
