@@ -33,9 +33,7 @@ def link(name: str) -> dict[str, object]:
 
 
 def publication(member: Member, host_port: int = 8080, host_ip: str = "0.0.0.0") -> Publication:
-    return Publication(
-        protocol="tcp", host_ip=host_ip, host_port=host_port, address=member.address, container_port=80
-    )
+    return Publication(protocol="tcp", host_ip=host_ip, host_port=host_port, address=member.address, container_port=80)
 
 
 @in_private_namespace

@@ -20,9 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 FOUR = Pool(subnet="172.17.0.0/16", gateway="172.17.0.1")
 SIX = Pool(subnet="fd00:17::/64", gateway="fd00:17::1")
 NETWORKS = {
-    "plain": Network(
-        id="1" * 64, name="bridge", pools=(FOUR,), options={"com.docker.network.bridge.name": "dockp0"}
-    ),
+    "plain": Network(id="1" * 64, name="bridge", pools=(FOUR,), options={"com.docker.network.bridge.name": "dockp0"}),
     "dual-stack": Network(id="2" * 64, name="dual", pools=(FOUR, SIX)),
     "internal": Network(id="3" * 64, name="inner", pools=(FOUR, SIX), internal=True),
     "routed": Network(
