@@ -23,7 +23,10 @@ class StorageLab:
         root: the driver's own directory; made by the driver, not by the lab.
         scratch: an empty directory beside it, on the same file system.
         driver: the driver, opened on ``root``.
+        shrink: whether property checks look for the smallest failing case, which takes many more runs.
     """
+
+    shrink = True
 
     def __init__(self, open_driver: OpenDriver, base: Path) -> None:
         self._open = open_driver

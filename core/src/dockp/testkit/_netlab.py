@@ -204,5 +204,3 @@ class Lab:
                     return None
 
         return attempt() if sandbox is None else netns.inside(sandbox, attempt)
-
-

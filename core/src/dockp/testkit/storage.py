@@ -20,7 +20,7 @@ A driver that cannot work on this host is skipped with its own reason, unless th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,13 +34,20 @@ from dockp.testkit.storage_checks import CHECKS, Check
 __all__ = ["OpenDriver", "StorageConformance", "StorageLab", "run_checks"]
 
 
-def run_checks(open_driver: OpenDriver, base: Path) -> dict[str, BaseException]:
-    """Run every check on its own root under ``base``, which is left as it was; return the failures by check."""
+def run_checks(
+    open_driver: OpenDriver, base: Path, names: Iterable[str] = tuple(CHECKS), shrink: bool = True
+) -> dict[str, BaseException]:
+    """Run checks, by default all, each on its own root under ``base``; return the failures by check.
+
+    ``base`` is left as it was. Args: shrink: see `StorageLab`.
+    """
     failures: dict[str, BaseException] = {}
-    for name, check in CHECKS.items():
+    for name in names:
         place = base / name
         try:
-            check(StorageLab(open_driver, place))
+            lab = StorageLab(open_driver, place)
+            lab.shrink = shrink
+            CHECKS[name](lab)
         except Exception as error:
             failures[name] = error
         finally:

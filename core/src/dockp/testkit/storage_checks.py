@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -974,6 +975,12 @@ def any_change_is_kept_and_told_exactly(lab: StorageLab) -> None:
     import hypothesis
     from hypothesis import strategies
 
+    # Hypothesis finds the odd corner and shrinks it, yet draws few edits in few runs; so crowded trees come first.
+    for seed in range(15):
+        generator = random.Random(seed)
+        crowd = [_random_edits(generator, verbs) for verbs in (MAKING, VERBS, VERBS)]
+        _apply_and_compare(lab, f"seed{seed}", crowd)
+
     number = strategies.integers(0, 200)
 
     def edits(verbs: tuple[str, ...]) -> strategies.SearchStrategy[list[Edit]]:
@@ -983,12 +990,12 @@ def any_change_is_kept_and_told_exactly(lab: StorageLab) -> None:
     count = 0
 
     @hypothesis.settings(
-        max_examples=40,
+        max_examples=30,
         deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),
-        phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
+        phases=[hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if lab.shrink else [])],
     )
     @hypothesis.given(edits(MAKING), edits(VERBS), edits(VERBS))
     def one(base: list[Edit], middle: list[Edit], top: list[Edit]) -> None:
@@ -997,6 +1004,10 @@ def any_change_is_kept_and_told_exactly(lab: StorageLab) -> None:
         _apply_and_compare(lab, f"{count}", [base, middle, top])
 
     one()
+
+
+def _random_edits(generator: random.Random, verbs: tuple[str, ...]) -> list[Edit]:
+    return [Edit(generator.choice(verbs), *(generator.randrange(200) for _ in range(3))) for _ in range(25)]
 
 
 def _apply_and_compare(lab: StorageLab, name: str, layers: list[list[Edit]]) -> None:
