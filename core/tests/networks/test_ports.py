@@ -126,8 +126,12 @@ def test_a_server_that_reuses_addresses_cannot_listen_on_a_reserved_port() -> No
     with sock, socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="in use"):
-            server.bind(("0.0.0.0", 8080))
-            server.listen()
+            _serve(server)
+
+
+def _serve(server: socket.socket) -> None:
+    server.bind(("0.0.0.0", 8080))
+    server.listen()
 
 
 @in_private_namespace

@@ -30,7 +30,7 @@ SMALL = WantedNetwork(name="small", pools=(PoolRecord(subnet="10.9.0.0/29"),))
 def request(
     *, mode: str = "", ports: dict[str, tuple[PortBinding, ...]] | None = None, **host: object
 ) -> CreateRequest:
-    exposed = {port: {} for port in ports or {}}
+    exposed: dict[str, object] = {port: {} for port in ports or {}}
     return CreateRequest(
         config=Config(hostname="web", exposed_ports=exposed),
         host=HostConfig(network_mode=mode, port_bindings=ports or {}, **host),  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_a_network_in_use_is_not_removed(service: NetworkService, world: World) 
     record = service.create(SMALL)
     world.alive.add("c1")
     service.allocate("c1", "web", "small")
-    with pytest.raises(FailedPrecondition, match='has active endpoints.*name:"web"'):
+    with pytest.raises(FailedPrecondition, match=r'has active endpoints.*name:"web"'):
         service.remove("small")
     service.release("c1")
     service.remove("small")

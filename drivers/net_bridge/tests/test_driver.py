@@ -19,10 +19,10 @@ from dockp.testkit.network import Lab, Member, command, in_private_namespace
 from dockp_net_bridge import plan
 from dockp_net_bridge.driver import BridgeDriver
 
-MTU = "com__docker__network__driver__mtu"
-NAME = "com__docker__network__bridge__name"
-ICC = "com__docker__network__bridge__enable_icc"
-MASQUERADE = "com__docker__network__bridge__enable_ip_masquerade"
+MTU = "com.docker.network.driver.mtu"
+NAME = "com.docker.network.bridge.name"
+ICC = "com.docker.network.bridge.enable_icc"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 WIRE = "198.51.100.1"
 OUTSIDE = "198.51.100.2"
 
@@ -39,7 +39,7 @@ def publication(member: Member, host_port: int = 8080, host_ip: str = "0.0.0.0")
 @in_private_namespace
 def test_links_carry_the_ids_they_belong_to() -> None:
     with Lab(BridgeDriver({})) as lab:
-        network = lab.network(**{NAME: "dockp0"})
+        network = lab.network(options={NAME: "dockp0"})
         lab.driver.create_network(network)
         member = lab.join(network, 2)
         bridge = link("dockp0")
@@ -53,7 +53,7 @@ def test_links_carry_the_ids_they_belong_to() -> None:
 @in_private_namespace
 def test_the_bridge_keeps_its_hardware_address_when_ports_come_and_go() -> None:
     with Lab(BridgeDriver({})) as lab:
-        network = lab.network(**{NAME: "dockp0"})
+        network = lab.network(options={NAME: "dockp0"})
         lab.driver.create_network(network)
         before = link("dockp0")["address"]
         member = lab.join(network, 2)
@@ -65,7 +65,7 @@ def test_the_bridge_keeps_its_hardware_address_when_ports_come_and_go() -> None:
 @in_private_namespace
 def test_the_mtu_of_the_network_is_that_of_its_links() -> None:
     with Lab(BridgeDriver({})) as lab:
-        network = lab.network(**{NAME: "dockp0", MTU: "1400"})
+        network = lab.network(options={NAME: "dockp0", MTU: "1400"})
         lab.driver.create_network(network)
         member = lab.join(network, 2)
         assert link("dockp0")["mtu"] == 1400
@@ -77,7 +77,7 @@ def test_the_mtu_of_the_network_is_that_of_its_links() -> None:
 def test_without_inter_container_communication_members_reach_the_outside_but_not_each_other() -> None:
     with Lab(BridgeDriver({})) as lab:
         outside = lab.outside()
-        network = lab.network(**{ICC: "false"})
+        network = lab.network(options={ICC: "false"})
         lab.driver.create_network(network)
         one, two = lab.join(network, 2), lab.join(network, 3)
         lab.serve(two.sandbox, 80)
@@ -91,7 +91,7 @@ def test_without_inter_container_communication_members_reach_the_outside_but_not
 def test_without_masquerading_the_outside_sees_the_containers_own_address() -> None:
     with Lab(BridgeDriver({})) as lab:
         outside = lab.outside()
-        network = lab.network(**{MASQUERADE: "false"})
+        network = lab.network(options={MASQUERADE: "false"})
         lab.driver.create_network(network)
         member = lab.join(network, 2)
         lab.serve(outside, 80)
@@ -210,12 +210,12 @@ def test_a_link_or_address_of_the_host_is_not_taken_over() -> None:
         command("ip addr add 10.9.0.1/24 dev theirs")
         command("ip link add plain type veth peer name plain2")
         with pytest.raises(Conflict, match="theirs"):
-            lab.driver.create_network(lab.network(1, **{NAME: "theirs"}))
+            lab.driver.create_network(lab.network(1, options={NAME: "theirs"}))
         with pytest.raises(Conflict, match="plain"):
-            lab.driver.create_network(lab.network(2, **{NAME: "plain"}))
+            lab.driver.create_network(lab.network(2, options={NAME: "plain"}))
         with pytest.raises(Conflict, match=r"10\.9\.0\.1"):
             lab.driver.create_network(lab.network(9))
-        lab.driver.remove_network(lab.network(1, **{NAME: "theirs"}))
+        lab.driver.remove_network(lab.network(1, options={NAME: "theirs"}))
         assert "10.9.0.1" in command("ip addr show dev theirs")
 
 
@@ -246,7 +246,7 @@ def test_forwarding_is_turned_on_for_networks_that_lead_out_only() -> None:
 def test_loopback_is_routed_through_a_bridge_only_when_something_is_published_there() -> None:
     with Lab(BridgeDriver({})) as lab:
         lab.outside()
-        network = lab.network(**{NAME: "dockp0"})
+        network = lab.network(options={NAME: "dockp0"})
         lab.driver.create_network(network)
         member = lab.join(network, 2)
         switch = Path("/proc/sys/net/ipv4/conf/dockp0/route_localnet")

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -92,18 +92,20 @@ class Lab:
         with contextlib.suppress(OSError):
             os.close(fd)
 
-    def network(self, number: int = 1, *, six: bool = False, internal: bool = False, **options: str) -> Network:
+    @staticmethod
+    def network(
+        number: int = 1, *, six: bool = False, internal: bool = False, options: Mapping[str, str] | None = None
+    ) -> Network:
         """The value of a network with the subnet 10.<number>.0.0/24, and fd00:<number>::/64; ids are made up."""
         pools = [Pool(subnet=f"10.{number}.0.0/24", gateway=f"10.{number}.0.1")]
         if six:
             pools.append(Pool(subnet=f"fd00:{number}::/64", gateway=f"fd00:{number}::1"))
-        named = {key.replace("__", "."): value for key, value in options.items()}
         return Network(
             id=f"{number:02x}" + "a5" * 31,
             name=f"net{number}",
             pools=tuple(pools),
             internal=internal,
-            options=named,
+            options=options or {},
         )
 
     @staticmethod

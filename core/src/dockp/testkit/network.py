@@ -92,7 +92,7 @@ def an_unknown_option_is_refused(lab: Lab) -> None:
     """Nothing is accepted and ignored; the driver says InvalidArgument and makes nothing."""
     before = _links()
     with pytest.raises(InvalidArgument):
-        lab.driver.create_network(lab.network(no__such__option="1"))
+        lab.driver.create_network(lab.network(options={"no.such.option": "1"}))
     assert _links() == before
 
 

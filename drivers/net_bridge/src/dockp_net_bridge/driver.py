@@ -181,7 +181,9 @@ class BridgeDriver(NetworkDriver):
         if publications and network.internal:
             raise InvalidArgument(f"network {network.name} is internal: its ports cannot be published")
         if any(p.host_ip == "::1" for p in publications):
-            raise NotImplemented("ports cannot be published on ::1: IPv6 packets from there cannot leave the host")
+            raise NotImplemented(  # noqa: F901 - the error tree's own
+                "ports cannot be published on ::1: IPv6 packets from there cannot leave the host"
+            )
         try:
             keys = [(name, element.key) for name, element in (plan.publication_element(p, "") for p in publications)]
         except (OSError, ValueError, KeyError) as exc:
