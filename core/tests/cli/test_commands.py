@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -348,14 +347,36 @@ def test_completion_scripts_are_printed(shell: str, dockp: Callable[..., Outcome
     assert "_DOCKP_COMPLETE" in dockp("completion", shell).out
 
 
-def test_commands_and_flags_are_completed(dockp: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
-    def complete(*words: str) -> set[str]:
+@pytest.fixture
+def complete(dockp: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
+    """What bash is offered for the last of the words."""
+
+    def offered(*words: str) -> set[str]:
         monkeypatch.setenv("_DOCKP_COMPLETE", "bash_complete")
         monkeypatch.setenv("COMP_WORDS", " ".join(words))
         monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
-        return {line.partition(",")[2] for line in dockp().out.splitlines()}
+        return {line.partition(",")[2] for line in dockp().out.splitlines() if line}
 
+    return offered
+
+
+def test_commands_and_flags_are_completed(complete: Callable[..., set[str]]) -> None:
     assert complete("dockp", "re") == {"rename", "restart"}
     assert complete("dockp", "container", "un") == {"unpause"}
     assert {"--cap-add", "--cap-drop"} <= complete("dockp", "run", "--cap")
-    assert os.environ["_DOCKP_COMPLETE"] == "bash_complete"
+
+
+def test_names_are_completed(complete: Callable[..., set[str]], engine: FakeEngine) -> None:
+    engine.answers |= {
+        "containers.list": [{"Names": ["/web"]}, {"Names": ["/worker"]}, {"Names": ["/db"]}],
+        "images.list": [{"RepoTags": ["docker.io/library/debian:12"]}, {"RepoTags": None}],
+        "volumes.list": [{"Name": "data"}],
+        "networks.list": NotFound("nothing"),
+    }
+    assert complete("dockp", "stop", "w") == {"web", "worker"}
+    assert complete("dockp", "stop", "web", "w") == {"worker"}
+    assert complete("dockp", "run", "--rm", "-p", "80:80", "deb") == {"debian:12"}
+    assert complete("dockp", "run", "debian", "deb") == set()
+    assert complete("dockp", "volume", "rm", "") == {"data"}
+    assert complete("dockp", "network", "inspect", "") == set()
+    assert engine.closed

@@ -36,6 +36,13 @@ class App:
         self._open = open_engine or open_local_engine
         self._engine: Engine | None = None
 
+    def configure(self, parameters: Mapping[str, object]) -> None:
+        """Take over the global flags that were given."""
+        given = {name: value for name, value in parameters.items() if value not in (None, (), False)}
+        given.pop("version", None)
+        self.flags = given
+        self.debug = "debug" in given
+
     @property
     def engine(self) -> Engine:
         """The engine, opened when first used and closed by `close`."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dockp.cli.app import App, Failure
 from dockp.cli.flags import HELP, Flag, UsageError, Values, parse
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Action = Callable[[App, Values], int | None]
 
@@ -30,6 +33,7 @@ class Command(click.Command):
         interspersed: flags may come after arguments.
         aliases: for the help text.
         examples: complete command lines, each of which parses (a test checks).
+        names: what the arguments name, for completion: a key of `dockp.cli.completing.NAMES`.
     """
 
     def __init__(
@@ -43,10 +47,11 @@ class Command(click.Command):
         interspersed: bool = True,
         aliases: str = "",
         examples: Sequence[str] = (),
+        names: str = "",
     ) -> None:
         super().__init__(None, help=summary, short_help=summary, add_help_option=False)
         self.usage, self.action, self.flags, self.args = usage, action, flags, args
-        self.interspersed, self.aliases, self.examples = interspersed, aliases, examples
+        self.interspersed, self.aliases, self.examples, self.names = interspersed, aliases, examples, names
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -94,6 +99,20 @@ class Command(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The flags as click knows them, for completion."""
         return [_as_option(flag) for flag in (*self.flags, HELP) if not flag.hidden]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of objects, or flags after a dash."""
+        values = ctx.meta.get("dockp.values")
+        if not self.names or incomplete.startswith("-") or values is None:
+            return super().shell_complete(ctx, incomplete)
+        from dockp.cli.completing import complete
+
+        # Where flags end at the first argument, what comes after it is a command of the container.
+        if values.args and not self.interspersed:
+            return []
+        app = ctx.find_object(App) or App()
+        app.configure(ctx.find_root().params)
+        return complete(app, self.names, incomplete, values.args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(f"Usage:  {self.use_line(ctx)}\n\n{self.help}\n")

@@ -74,7 +74,7 @@ _SHORT = {name: place for name, place in _CONTAINER.items() if name not in ("ins
 }
 
 
-def _global_flags(version: bool, debug: bool, config_file: str | None, **flags: Any) -> None:
+def _global_flags(version: bool, **flags: Any) -> None:
     context = click.get_current_context()
     if version:
         from dockp import __version__
@@ -82,14 +82,8 @@ def _global_flags(version: bool, debug: bool, config_file: str | None, **flags: 
         click.echo(f"dockp version {__version__}")
         context.exit()
     app = context.find_object(App)
-    if app is None:
-        return
-    app.debug = debug
-    app.flags = {name: value for name, value in flags.items() if value not in (None, ())}
-    if debug:
-        app.flags["debug"] = True
-    if config_file:
-        app.flags["config_file"] = config_file
+    if app is not None:
+        app.configure(flags)
 
 
 _LEVELS = ("debug", "info", "warn", "error", "fatal")

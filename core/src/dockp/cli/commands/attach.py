@@ -55,4 +55,5 @@ ATTACH = Command(
     args=(1, 1),
     aliases="dockp container attach, dockp attach",
     examples=("dockp attach web", "dockp attach --no-stdin --sig-proxy=false web"),
+    names="running",
 )

@@ -51,6 +51,7 @@ TOP = Command(
     interspersed=False,
     aliases="dockp container top, dockp top",
     examples=("dockp top web", "dockp top web -eo pid,comm"),
+    names="running",
 )
 PORT = Command(
     "CONTAINER [PRIVATE_PORT[/PROTO]]",
@@ -59,4 +60,5 @@ PORT = Command(
     args=(1, 2),
     aliases="dockp container port, dockp port",
     examples=("dockp port web", "dockp port web 80/tcp"),
+    names="container",
 )

@@ -76,4 +76,5 @@ EXEC = Command(
     interspersed=False,
     aliases="dockp container exec, dockp exec",
     examples=("dockp exec -it web bash", "dockp exec -u www-data -w /srv -e A=1 web ls -l"),
+    names="running",
 )

@@ -74,4 +74,5 @@ HISTORY = Command(
     args=(1, 1),
     aliases="dockp image history, dockp history",
     examples=("dockp history debian:bookworm", "dockp history --no-trunc --human=false debian:bookworm"),
+    names="image",
 )

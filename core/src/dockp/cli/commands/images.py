@@ -188,6 +188,7 @@ TAG = Command(
     interspersed=False,
     aliases="dockp image tag, dockp tag",
     examples=("dockp tag debian:bookworm base:1", "dockp image tag 0123456789ab app:test"),
+    names="image",
 )
 REMOVE = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
@@ -200,6 +201,7 @@ REMOVE = Command(
     args=(1, None),
     aliases="dockp image rm, dockp image remove, dockp rmi",
     examples=("dockp rmi app:test", "dockp image rm -f 0123456789ab"),
+    names="image",
 )
 IMPORT = Command(
     "[OPTIONS] FILE|- [REPOSITORY[:TAG]]",

@@ -72,6 +72,7 @@ INSPECT = Command(
     ),
     args=(1, None),
     examples=("dockp inspect web", "dockp inspect -f '{{.State.Status}}' web db", "dockp inspect --type volume data"),
+    names="container",
 )
 CONTAINER_INSPECT = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
@@ -80,6 +81,7 @@ CONTAINER_INSPECT = Command(
     (INSPECT_FORMAT, _SIZE),
     args=(1, None),
     examples=("dockp container inspect web", "dockp container inspect -f '{{json .State}}' web"),
+    names="container",
 )
 IMAGE_INSPECT = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
@@ -88,4 +90,5 @@ IMAGE_INSPECT = Command(
     (INSPECT_FORMAT,),
     args=(1, None),
     examples=("dockp image inspect debian:bookworm", "dockp image inspect -f '{{.Id}}' debian:bookworm"),
+    names="image",
 )

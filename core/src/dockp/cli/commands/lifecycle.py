@@ -111,6 +111,7 @@ STOP = Command(
     args=(1, None),
     aliases="dockp container stop, dockp stop",
     examples=("dockp stop web", "dockp stop -t 30 web db"),
+    names="running",
 )
 RESTART = Command(
     f"[OPTIONS] {_MANY}",
@@ -120,6 +121,7 @@ RESTART = Command(
     args=(1, None),
     aliases="dockp container restart, dockp restart",
     examples=("dockp restart web", "dockp restart -s SIGINT -t 5 web"),
+    names="container",
 )
 KILL = Command(
     f"[OPTIONS] {_MANY}",
@@ -129,6 +131,7 @@ KILL = Command(
     args=(1, None),
     aliases="dockp container kill, dockp kill",
     examples=("dockp kill web", "dockp kill -s HUP web"),
+    names="running",
 )
 PAUSE = Command(
     _MANY,
@@ -137,6 +140,7 @@ PAUSE = Command(
     args=(1, None),
     aliases="dockp container pause, dockp pause",
     examples=("dockp pause web", "dockp pause web db"),
+    names="running",
 )
 UNPAUSE = Command(
     _MANY,
@@ -145,6 +149,7 @@ UNPAUSE = Command(
     args=(1, None),
     aliases="dockp container unpause, dockp unpause",
     examples=("dockp unpause web", "dockp unpause web db"),
+    names="paused",
 )
 REMOVE = Command(
     f"[OPTIONS] {_MANY}",
@@ -158,6 +163,7 @@ REMOVE = Command(
     args=(1, None),
     aliases="dockp container rm, dockp container remove, dockp rm",
     examples=("dockp rm web", "dockp rm -fv web db"),
+    names="container",
 )
 WAIT = Command(
     _MANY,
@@ -166,6 +172,7 @@ WAIT = Command(
     args=(1, None),
     aliases="dockp container wait, dockp wait",
     examples=("dockp wait job", "dockp wait job other"),
+    names="container",
 )
 RENAME = Command(
     "CONTAINER NEW_NAME",
@@ -174,4 +181,5 @@ RENAME = Command(
     args=(2, 2),
     aliases="dockp container rename, dockp rename",
     examples=("dockp rename web old-web", "dockp container rename web www"),
+    names="container",
 )

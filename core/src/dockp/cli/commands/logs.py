@@ -95,4 +95,5 @@ LOGS = Command(
     args=(1, 1),
     aliases="dockp container logs, dockp logs",
     examples=("dockp logs -f --tail 20 web", "dockp logs -t --since 10m web"),
+    names="container",
 )

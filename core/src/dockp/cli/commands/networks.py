@@ -89,4 +89,5 @@ INSPECT = Command(
     (INSPECT_FORMAT,),
     args=(1, None),
     examples=("dockp network inspect bridge", "dockp network inspect -f '{{json .IPAM}}' bridge"),
+    names="network",
 )

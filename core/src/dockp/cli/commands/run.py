@@ -249,6 +249,7 @@ RUN = Command(
     interspersed=False,
     aliases="dockp container run, dockp run",
     examples=RUN_EXAMPLES,
+    names="image",
 )
 CREATE = Command(
     _USAGE,
@@ -259,4 +260,5 @@ CREATE = Command(
     interspersed=False,
     aliases="dockp container create, dockp create",
     examples=CREATE_EXAMPLES,
+    names="image",
 )

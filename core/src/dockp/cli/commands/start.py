@@ -67,4 +67,5 @@ START = Command(
     args=(1, None),
     aliases="dockp container start, dockp start",
     examples=("dockp start web db", "dockp start -ai shell"),
+    names="stopped",
 )

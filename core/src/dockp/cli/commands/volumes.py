@@ -115,6 +115,7 @@ INSPECT = Command(
     (INSPECT_FORMAT,),
     args=(1, None),
     examples=("dockp volume inspect data", "dockp volume inspect -f '{{.Mountpoint}}' data"),
+    names="volume",
 )
 REMOVE = Command(
     "[OPTIONS] VOLUME [VOLUME...]",
@@ -124,4 +125,5 @@ REMOVE = Command(
     args=(1, None),
     aliases="dockp volume rm, dockp volume remove",
     examples=("dockp volume rm data", "dockp volume rm -f data scratch"),
+    names="volume",
 )
