@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# Not from typing: the shim imports this package, and typing alone would double what a shim costs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dockp.engine import Engine as Engine
 
 __version__ = "0.1.0"

@@ -6,10 +6,11 @@ Imports attrs and pluggy, and nothing else of dockp. Names are loaded when first
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Not from typing: the shim imports this package, and typing alone would double what a shim costs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dockp.spi.errors import (
         AlreadyExists,
         Conflict,
@@ -122,6 +123,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     try:
         module = importlib.import_module(f"dockp.spi.{_MODULE_OF[name]}")
     except KeyError:
