@@ -90,7 +90,7 @@ class ContainerService:
             raise NotImplementedError("waiting for the next exit of a container that does not run needs a daemon")
         shim = self._context.take_client(container.id) or self._context.supervisor.connect(container.id)
         try:
-            state = shim.wait(condition or "not-running")
+            state = shim.wait("next-exit" if condition == "next-exit" else "not-running")
         finally:
             shim.close()
         self._settled(container)
