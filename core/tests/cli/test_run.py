@@ -88,12 +88,12 @@ def test_the_first_exit_of_a_restarted_container_ends_run(dockp: Callable[..., O
 
 
 @pytest.mark.parametrize(("kind", "code"), [("not-found", 127), ("not-executable", 126), ("failed", 125)])
-@pytest.mark.parametrize("flags", [(), ("-d",)])
+@pytest.mark.parametrize(("flag", "verb"), [("--rm=false", "start"), ("-d", "start"), ("--rm=false", "attach")])
 def test_a_start_that_fails_has_the_code_of_its_kind(
-    kind: str, code: int, flags: tuple[str, ...], dockp: Callable[..., Outcome], engine: FakeEngine
+    kind: str, code: int, flag: str, verb: str, dockp: Callable[..., Outcome], engine: FakeEngine
 ) -> None:
-    engine.answers["containers.start"] = StartFailure("it does not start", kind)
-    outcome = dockp("run", *flags, "busybox", "nothing")
+    engine.answers[f"containers.{verb}"] = StartFailure("it does not start", kind)
+    outcome = dockp("run", flag, "busybox", "nothing")
     assert (outcome.code, outcome.err) == (code, "dockp: it does not start" + HELP)
     assert "containers.remove" not in engine.verbs()
 

@@ -150,21 +150,24 @@ def _run_created(engine: Engine, id: str, request: CreateRequest, values: Values
     attached = config.attach_stdin or config.attach_stdout or config.attach_stderr
     if not attached:
         print(id, flush=True)
-        _start(engine, id, request)
+        with _start_failures():
+            containers.start(id)
         return 0
     with (
         _discarded_unless_started(engine, id, request) as started,
         signals_sent_to(lambda name: containers.kill(id, name), values["sig-proxy"]),
     ):
-        stream = containers.attach(
-            id,
-            stdin=config.attach_stdin,
-            stdout=config.attach_stdout,
-            stderr=config.attach_stderr,
-            detach_keys=values["detach-keys"],
-        )
+        with _start_failures():
+            stream = containers.attach(
+                id,
+                stdin=config.attach_stdin,
+                stdout=config.attach_stdout,
+                stderr=config.attach_stderr,
+                detach_keys=values["detach-keys"],
+            )
         with contextlib.closing(stream):
-            _start(engine, id, request)
+            with _start_failures():
+                containers.start(id)
             started()
             code = _exit_code(engine, id, request)
             ended = pump(
@@ -195,9 +198,11 @@ def _discarded_unless_started(engine: Engine, id: str, request: CreateRequest) -
                 engine.containers.remove(id, force=True, volumes=True)
 
 
-def _start(engine: Engine, id: str, request: CreateRequest) -> None:
+@contextlib.contextmanager
+def _start_failures() -> Iterator[None]:
+    """Give a failure to start the exit code of its kind. Attaching is part of the start: it may set up what runs."""
     try:
-        engine.containers.start(id)
+        yield
     except StartFailure as error:
         raise _failure(error, "run", _CODES.get(error.kind, 125)) from None
     except DockpError as error:
