@@ -16,7 +16,7 @@ from dockp.cli.create_flags import COMMON, RUN_ONLY
 from dockp.cli.create_request import build
 from dockp.cli.flags import Values
 from dockp.cli.session import check_terminal, pump, signals_sent_to, window_size
-from dockp.spi.errors import DockpError, NotFound, StartFailure
+from dockp.spi.errors import DockpError, NotFound, NotImplemented, StartFailure
 
 if TYPE_CHECKING:
     from dockp.containers.model import CreateRequest
@@ -215,6 +215,9 @@ def _exit_code(engine: Engine, id: str, request: CreateRequest) -> Callable[[], 
     def code(condition: str) -> int:
         try:
             result = engine.containers.wait(id, condition)
+        except NotImplemented:
+            # Without a daemon nobody can wait for the next exit of what has ended for good already.
+            return code("not-running")
         except DockpError as error:
             warn(f"Error waiting for container: {error}")
             return 125
