@@ -75,6 +75,9 @@ def answer(request: dict[str, Any]) -> Any:
         except ChildProcessError:
             return False
         return True
+    if verb == "type":
+        os.write(masters[request["pid"]], request["text"].encode())
+        return drain(masters[request["pid"]], 0.4)
     runtime = runtimes[request["id"]]
     if verb in ("create", "exec"):
         descriptors = stdio(request)
@@ -94,9 +97,6 @@ def answer(request: dict[str, Any]) -> Any:
         if request.get("terminal"):
             masters[pid] = masters.pop(descriptors[0])
         return pid
-    if verb == "type":
-        os.write(masters[request["pid"]], request["text"].encode())
-        return drain(masters[request["pid"]], 0.4)
     if verb == "signal":
         return runtime.signal(request["number"], request.get("all", False))
     if verb == "update":
