@@ -313,7 +313,7 @@ def test_the_hosts_interpreter_cannot_be_overwritten(tmp_path: Path) -> None:
         "held = os.open(f'/proc/{pid}/exe', os.O_PATH)\n"
         "os.kill(pid, 9); os.waitpid(pid, 0)\n"
         "try:\n"
-        "    os.open(f'/proc/self/fd/{held}', os.O_WRONLY)\n"
+        "    os.write(os.open(f'/proc/self/fd/{held}', os.O_WRONLY), b'x')\n"
         "except OSError as failure:\n"
         "    print(failure.strerror)\n"
     )

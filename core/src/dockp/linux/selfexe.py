@@ -18,7 +18,7 @@ _ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
 def sealed_executable(path: str) -> int:
     """A descriptor (closed on exec) to execute instead of ``path``: ``os.execve(fd, argv, env)``.
 
-    Opening it for writing, also by way of /proc/<pid>/exe, fails with EROFS, or EPERM for the copy in memory.
+    Opening it for writing, also by way of /proc/<pid>/exe, fails with EROFS; writing to the copy in memory with EPERM.
     Raises: OSError.
     """
     try:
