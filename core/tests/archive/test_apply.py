@@ -361,7 +361,7 @@ def test_a_layer_that_leans_on_its_parent_says_so(root: Path, entries: list[tupl
         apply_layer(layer(*entries), root, "overlay")
 
 
-@pytest.mark.parametrize("cut", [1, 511, 513, 1000, 1100, 1536])
+@pytest.mark.parametrize("cut", [1, 511, 513, 600, 1100, 1536])
 def test_an_archive_cut_short_is_refused(root: Path, cut: int) -> None:
     whole = layer(entry("a", data=b"x" * 100), entry("b", data=b"y" * 600)).read()
     with pytest.raises(InvalidArgument):

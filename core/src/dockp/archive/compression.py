@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from dockp.spi.errors import InvalidArgument, Unavailable
@@ -17,6 +18,8 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
 _LONGEST = 6
+_ZSTD_PIECE = 1024
+"""Bytes handed over at once: four may stand for 128 KiB, and a piece is unpacked into memory as a whole."""
 _BLOCK = 256 * 1024
 
 
@@ -133,6 +136,38 @@ class _Checked(io.RawIOBase):
         return InvalidArgument(f"the {self._kind} stream is corrupt or cut short: {error}")
 
 
+class _Zstd(io.RawIOBase):
+    """zstd frames, one after another. The package's own reader takes a stream cut short for a whole one."""
+
+    def __init__(self, stream: io.BufferedReader, new_frame: Callable[[], Any]) -> None:
+        self._stream = stream
+        self._new_frame = new_frame
+        self._frame: Any = None
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while not self._output:
+            self._input = self._input or self._stream.read(_ZSTD_PIECE)
+            if not self._input:
+                if self._frame is not None:
+                    raise EOFError("it ends in the middle of a frame")
+                return 0
+            if self._frame is None:
+                self._frame = self._new_frame()
+            self._output = memoryview(self._frame.decompress(self._input))
+            self._input = b""
+            if self._frame.eof:
+                self._input, self._frame = self._frame.unused_data, None
+        size = min(len(target), len(self._output))
+        target[:size] = self._output[:size]
+        self._output = self._output[size:]
+        return size
+
+
 def _decompressor(kind: str, stream: io.BufferedReader) -> Any:
     if kind == "gzip":
         import gzip
@@ -150,7 +185,7 @@ def _decompressor(kind: str, stream: io.BufferedReader) -> Any:
         zstandard = importlib.import_module("zstandard")
     except ImportError:
         raise Unavailable("this archive is compressed with zstd: install the Python package zstandard") from None
-    return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    return _Zstd(stream, zstandard.ZstdDecompressor().decompressobj)
 
 
 def _read_fully(stream: BinaryIO, size: int) -> bytes:

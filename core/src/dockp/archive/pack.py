@@ -18,6 +18,9 @@ from dockp.spi.values import ChangesDirectory
 _XATTR = "SCHILY.xattr."
 _BLOCK = 256 * 1024
 _PADDING = 512
+_LONGEST_NAME = 100
+_NUMBERS = {"uid": 0o7777777, "gid": 0o7777777, "size": 0o77777777777, "mtime": 0o77777777777}
+"""The largest numbers that a plain header can hold. Source: POSIX ustar."""
 
 
 def pack_tree(root: str | os.PathLike[str], out: BinaryIO, include_root: bool = False) -> None:
@@ -105,16 +108,15 @@ class _Writer:
         entry.uid, entry.gid = info.st_uid, info.st_gid
         seconds, nanoseconds = divmod(info.st_mtime_ns, 1_000_000_000)
         entry.mtime = seconds
-        entry.pax_headers = {
-            _XATTR + name: value.decode("utf-8", "surrogateescape") for name, value in xattrs(full).items()
-        }
-        if nanoseconds:
-            entry.pax_headers["mtime"] = _decimal(info.st_mtime_ns)
+        records = {_XATTR + name: value for name, value in xattrs(full).items()}
+        if nanoseconds or seconds < 0:
+            records["mtime"] = _decimal(info.st_mtime_ns)
+            entry.mtime = max(0, seconds)  # for readers that know no PAX
         key = (info.st_dev, info.st_ino)
         if not stat.S_ISDIR(info.st_mode) and info.st_nlink > 1 and key in self._names:
             entry.type, entry.linkname = tarfile.LNKTYPE, self._names[key]
         elif stat.S_ISREG(info.st_mode):
-            self._add_file(full, entry, info)
+            self._add_file(full, entry, records, info.st_size)
             self._names[key] = path
             return
         elif stat.S_ISDIR(info.st_mode):
@@ -126,24 +128,24 @@ class _Writer:
             entry.type = _SPECIAL[stat.S_IFMT(info.st_mode)]
             entry.devmajor, entry.devminor = os.major(info.st_rdev), os.minor(info.st_rdev)
             self._names[key] = path
-        self._header(entry)
+        self._header(entry, records)
 
     def add_whiteout(self, path: str) -> None:
         directory, _, name = path.rpartition("/")
-        self._header(tarfile.TarInfo(f"{directory}/.wh.{name}" if directory else f".wh.{name}"))
+        self._header(tarfile.TarInfo(f"{directory}/.wh.{name}" if directory else f".wh.{name}"), {})
 
     def add_opaque(self, path: str) -> None:
-        self._header(tarfile.TarInfo(f"{path}/.wh..wh..opq"))
+        self._header(tarfile.TarInfo(f"{path}/.wh..wh..opq"), {})
 
     def close(self) -> None:
         """End the archive: two empty blocks."""
         self._write(bytes(2 * _PADDING))
 
-    def _add_file(self, full: str, entry: tarfile.TarInfo, info: os.stat_result) -> None:
+    def _add_file(self, full: str, entry: tarfile.TarInfo, records: dict[str, bytes], size: int) -> None:
         with open(full, "rb", buffering=0) as file:
-            entry.size = info.st_size
-            self._header(entry)
-            left = info.st_size
+            entry.size = size
+            self._header(entry, records)
+            left = size
             while left:
                 block = file.read(min(_BLOCK, left))
                 if not block:
@@ -151,10 +153,30 @@ class _Writer:
                     block = bytes(min(_BLOCK, left))
                 self._write(block)
                 left -= len(block)
-        self._write(bytes(-info.st_size % _PADDING))
+        self._write(bytes(-size % _PADDING))
 
-    def _header(self, entry: tarfile.TarInfo) -> None:
-        self._write(entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+    def _header(self, entry: tarfile.TarInfo, records: dict[str, bytes]) -> None:
+        """Write an entry's header, before it a PAX header with ``records`` and whatever does not fit into the former.
+
+        Bytes go in as they are, as Go's and GNU's tar do it. tarfile itself would mark names and xattrs that are not
+        UTF-8 by ``hdrcharset``, which other readers complain of.
+        """
+        for field, keyword in (("name", "path"), ("linkname", "linkpath")):
+            raw = os.fsencode(getattr(entry, field))
+            if len(raw) >= _LONGEST_NAME or not raw.isascii():
+                records[keyword] = raw + b"/" if field == "name" and entry.isdir() else raw
+                setattr(entry, field, raw[: _LONGEST_NAME - 1].decode("ascii", "replace").replace("\ufffd", "?"))
+        for field, largest in _NUMBERS.items():
+            if getattr(entry, field) > largest:
+                records[field] = b"%d" % getattr(entry, field)
+                setattr(entry, field, 0)
+        if records:
+            extended = tarfile.TarInfo("././@PaxHeader")
+            extended.type = tarfile.XHDTYPE
+            data = b"".join(_record(keyword, records[keyword]) for keyword in sorted(records))
+            extended.size = len(data)
+            self._write(extended.tobuf(tarfile.USTAR_FORMAT, "ascii") + data + bytes(-len(data) % _PADDING))
+        self._write(entry.tobuf(tarfile.USTAR_FORMAT, "ascii"))
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -166,8 +188,17 @@ class _Writer:
 _SPECIAL = {stat.S_IFIFO: tarfile.FIFOTYPE, stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE}
 
 
-def _decimal(nanoseconds: int) -> str:
+def _record(keyword: str, value: bytes) -> bytes:
+    """One PAX record: its own length in decimal, which counts its own digits. Source: pax(1), "pax Extended Header"."""
+    rest = b" " + os.fsencode(keyword) + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while len(rest) + len(str(length)) != length:
+        length = len(rest) + len(str(length))
+    return b"%d" % length + rest
+
+
+def _decimal(nanoseconds: int) -> bytes:
     """Seconds as PAX writes them, exact: no float may come between."""
     sign = "-" if nanoseconds < 0 else ""
     seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
-    return f"{sign}{seconds}.{rest:09}".rstrip("0")
+    return f"{sign}{seconds}.{rest:09}".rstrip("0").rstrip(".").encode()

@@ -55,6 +55,8 @@ class ArchiveReader:
                 raise _malformed(error) from error
             if entry is None:
                 break
+            if entry.isreg() and entry.sparse is None:
+                self._input.may_end_after(entry.offset_data + entry.size)
             yield entry
             self._archive.members.clear()  # type: ignore[attr-defined]  # or it would remember every entry
         self._input.drain()
@@ -97,6 +99,13 @@ class _Forward(io.RawIOBase):
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._position = 0
+        self._last_data = -1
+        self._padded_to = 0
+
+    def may_end_after(self, position: int) -> None:
+        """The data of an entry ends at ``position``. The padding behind it may be missing at the end of the archive, as
+        umoci leaves it out (its ``insert``), and other engines accept."""
+        self._last_data = position
 
     def tell(self) -> int:
         return self._position
@@ -106,7 +115,7 @@ class _Forward(io.RawIOBase):
             raise InvalidArgument(f"malformed tar archive: a header of {size} bytes")
         parts = []
         while size > 0:
-            part = self._stream.read(size)
+            part = self._stream.read(size) or bytes(min(size, max(0, self._padded_to - self._position)))
             if not part:
                 break
             parts.append(part)
@@ -128,7 +137,10 @@ class _Forward(io.RawIOBase):
         while self._position < offset:
             part = self._stream.read(min(_BLOCK, offset - self._position))
             if not part:
-                raise InvalidArgument("the archive ends in the middle of a file")
+                if not 0 <= self._last_data <= self._position:
+                    raise InvalidArgument("the archive ends in the middle of a file")
+                self._padded_to = offset + 1  # tarfile looks at the last byte of the padding
+                self._position = offset
             self._position += len(part)
         return offset
 
