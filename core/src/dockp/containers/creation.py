@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import secrets
 import shutil
 import time
 from typing import Any
@@ -20,7 +19,7 @@ from dockp.containers.record import Container
 from dockp.containers.spec import DEFAULT_SHM_SIZE, cgroup_mode
 from dockp.interface import Created
 from dockp.jsonmodel import from_json
-from dockp.spi.errors import AlreadyExists, InvalidArgument
+from dockp.spi.errors import AlreadyExists, InvalidArgument, NotImplemented
 from dockp.store.journal import Operation
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def create(context: Context, request: CreateRequest) -> Created:
     if context.registry.moments:
         context.moment("dockp_image_verify", image=context.images.inspect(image.id))
     layer = context.images.unpack(image, storage_driver)
-    container_id = secrets.token_hex(32)
+    container_id = os.urandom(32).hex()
     if not merged.hostname and not _shares_names(host):
         merged = evolve(merged, hostname=container_id[:12])
     container = Container(
@@ -117,7 +116,7 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     _check_restart(host.restart_policy)
     if host.userns_mode not in ("", "host"):
-        raise NotImplementedError(
+        raise NotImplemented(
             f'user namespace mode "{host.userns_mode}": only "host" works yet, others need ID-mapped layers'
         )
     if host.ipc_mode not in ("", "none", "private", "shareable", "host") and not host.ipc_mode.startswith("container:"):
@@ -180,7 +179,7 @@ def refuse_later(request: CreateRequest) -> None:
     ]
     for given, why in wanted:
         if given:
-            raise NotImplementedError(why)
+            raise NotImplemented(why)
     for name, settings in request.networks.items():
         if settings.links:
-            raise NotImplementedError(f"network {name}: links between containers are not supported yet")
+            raise NotImplemented(f"network {name}: links between containers are not supported yet")

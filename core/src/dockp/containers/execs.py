@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Any
 
 from dockp.containers import process, security
@@ -27,7 +27,7 @@ def create(context: Context, container: Container, config: ExecConfig) -> str:
     if not config.cmd:
         raise InvalidArgument("No exec command specified")
     parse_detach_keys(config.detach_keys)
-    exec_id = secrets.token_hex(32)
+    exec_id = os.urandom(32).hex()
     document = {"config": to_json(config), "started": False, "exit_code": None}
     context.table.put_exec(exec_id, container.id, document)
     return exec_id

@@ -20,10 +20,12 @@ from attrs import evolve
 
 from dockp.containers import spec as oci
 from dockp.containers.context import Context
+from dockp.containers.model import Config
 from dockp.containers.record import Container, with_task
 from dockp.containers.settling import end_shim, release, settle
 from dockp.containers.states import State, move
-from dockp.spi.errors import Conflict, InvalidArgument, NotModified, StartFailure
+from dockp.jsonmodel import to_json
+from dockp.spi.errors import Conflict, InvalidArgument, NotImplemented, NotModified, StartFailure
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.client import ShimClient
 
@@ -200,7 +202,7 @@ def _init_binary() -> str:
     for path in _DOCKER_INIT:
         if os.path.exists(path):
             return path
-    raise NotImplementedError("--init needs an init program on the host: install the Debian package tini")
+    raise NotImplemented("--init needs an init program on the host: install the Debian package tini")
 
 
 def _joined(context: Context, container: Container) -> oci.Joined:
@@ -294,20 +296,13 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
     }
 
 
-def _health(config: Any) -> dict[str, Any] | None:
+def _health(config: Config) -> dict[str, Any] | None:
+    """Docker's ``Healthcheck`` document for the shim, or None; times left at 0 are the shim's to choose."""
     check = config.healthcheck
     if check is None or not check.test or check.test[0] == "NONE":
         return None
-    second = 1_000_000_000
-    return {
-        "test": list(check.test),
-        "interval": check.interval or 30 * second,
-        "timeout": check.timeout or 30 * second,
-        "retries": check.retries or 3,
-        "start_period": check.start_period,
-        "start_interval": check.start_interval or 5 * second,
-        "shell": list(config.shell or ("/bin/sh", "-c")),
-    }
+    document = to_json(check)
+    return document | {"Shell": list(config.shell)} if config.shell else document
 
 
 def reaper(context: Context, container_id: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 
 from dockp.spi.errors import InvalidArgument
@@ -229,5 +228,8 @@ def check(name: str) -> str:
 
 def invent(attempt: int) -> str:
     """A name such as ``brisk_noether``; later attempts add a number, so that a free one is found."""
+    # A local import: most containers are made by programs that wait, and many of them have names.
+    import random
+
     name = f"{random.choice(_MANNERS)}_{random.choice(_PEOPLE)}"
     return name if attempt == 0 else f"{name}{random.randrange(10 ** min(attempt, 9))}"

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from dockp.containers import seccomp
 from dockp.containers.model import HostConfig
-from dockp.spi.errors import InvalidArgument
+from dockp.spi.errors import InvalidArgument, NotImplemented
 
 ALL = tuple(
     f"CAP_{name}"
@@ -163,7 +163,7 @@ def judge(host: HostConfig) -> Security:
             masked, readonly = (), ()
         elif name == "label":
             if value != "disable":
-                raise NotImplementedError(f'--security-opt "{option}": SELinux labels are not supported yet')
+                raise NotImplemented(f'--security-opt "{option}": SELinux labels are not supported yet')
         else:
             raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
     return Security(

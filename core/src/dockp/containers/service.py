@@ -17,7 +17,7 @@ from dockp.containers.states import State
 from dockp.interface import Created, Document, Filters, RunResult, Stream, Top, WaitResult
 from dockp.jsonmodel import from_json
 from dockp.keys import parse_detach_keys
-from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotFound, NotModified
+from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotFound, NotImplemented, NotModified
 from dockp.spi.logs import LogEntry
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class ContainerService:
                 self._until_removed(container)
             return WaitResult(exit_code=container.task.exit_code)
         if not container.active:
-            raise NotImplementedError("waiting for the next exit of a container that does not run needs a daemon")
+            raise NotImplemented("waiting for the next exit of a container that does not run needs a daemon")
         shim = self._context.take_client(container.id) or self._context.supervisor.connect(container.id)
         try:
             state = shim.wait("next-exit" if condition == "next-exit" else "not-running")
@@ -120,7 +120,7 @@ class ContainerService:
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = "", logs: bool = False
     ) -> Stream:
         if logs:
-            raise NotImplementedError("attach with logs is not supported yet; use logs with follow")
+            raise NotImplemented("attach with logs is not supported yet; use logs with follow")
         keys = parse_detach_keys(detach_keys)
         container = self._find(ref)
         if container.task.state is State.PAUSED:
@@ -410,7 +410,7 @@ def _ps(pids: set[int], arguments: str) -> Top:
     try:
         done = subprocess.run(["ps", *words], capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:
-        raise NotImplementedError("top needs the ps command on the host: install the Debian package procps") from None
+        raise NotImplemented("top needs the ps command on the host: install the Debian package procps") from None
     if done.returncode != 0:
         raise InvalidArgument(f"error running ps: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
     lines = done.stdout.splitlines()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dockp.images.service import ImageUser
 from dockp.interface import Document, Filters, Progress
-from dockp.spi.errors import InvalidArgument
+from dockp.spi.errors import InvalidArgument, NotImplemented
 from dockp.spi.values import Platform
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class LocalImages:
         scheme, colon, rest = reference.partition(":")
         known = [info.name for info in self._context.registry.drivers("source")]
         if not colon or scheme not in known:
-            raise NotImplementedError(
+            raise NotImplemented(
                 f"cannot pull {reference}: registries are not supported yet; pull from one of "
                 + ", ".join(f"{name}:" for name in sorted(known))
                 + ", or import a tar"

@@ -12,6 +12,7 @@ from typing import BinaryIO, ClassVar
 
 from attrs import field, frozen
 
+from dockp.spi.errors import NotImplemented
 from dockp.spi.values import Descriptor, Platform
 
 
@@ -58,7 +59,7 @@ class ImageSource(ABC):
 
     def push(self, reference: str, descriptor: Descriptor, read: Callable[[Descriptor], BinaryIO]) -> None:
         """Store the image that ``descriptor`` heads under ``reference``."""
-        raise NotImplementedError(f"images cannot be pushed to {self.scheme}:")
+        raise NotImplemented(f"images cannot be pushed to {self.scheme}:")
 
     def close(self) -> None:
         """Called once at the end, also after an error."""

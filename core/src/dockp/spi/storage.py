@@ -34,6 +34,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dockp.spi.errors import NotImplemented
 from dockp.spi.values import ChangesDirectory, Mount, Probe, Usage
 
 
@@ -123,7 +124,7 @@ class StorageDriver(ABC):
 
     def set_quota(self, id: str, size: int) -> None:
         """Limit ``id`` to ``size`` bytes. Only called where ``"quota"`` is among the features."""
-        raise NotImplementedError(f"storage driver {self.name} has no quota")
+        raise NotImplemented(f"storage driver {self.name} has no quota")
 
     def status(self) -> Sequence[tuple[str, str]]:
         """Pairs for the ``Storage Driver`` part of ``dockp info``, in the order to print them."""

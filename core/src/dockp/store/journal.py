@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import random
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -79,7 +79,7 @@ class Journal:
     def owner(self) -> int:
         """This process's number, locked from the first use until `close`."""
         if self._owner is None:
-            owner = random.SystemRandom().getrandbits(62)
+            owner = int.from_bytes(os.urandom(8), "big") >> 2
             self._stack.enter_context(self._locks.hold(owner))
             self._owner = owner
         return self._owner

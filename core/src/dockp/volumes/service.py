@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +71,7 @@ class VolumeService:
         removes the volume in between. Raises: InvalidArgument, Conflict when it exists with another driver.
         """
         anonymous = not name
-        name = name or secrets.token_hex(32)
+        name = name or os.urandom(32).hex()
         if not _RULE.fullmatch(name):
             raise InvalidArgument(
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '
