@@ -15,9 +15,10 @@ import pytest
 from attrs import evolve
 
 from dockp.containers.model import Config, CreateRequest, EndpointIpam, EndpointSettings, HostConfig, PortBinding
+from dockp.networks.creation import WantedNetwork
 from dockp.networks.service import NetworkService
 from dockp.networks.store import PoolRecord
-from dockp.networks.wanted import WantedEndpoint, WantedNetwork
+from dockp.networks.wanted import WantedEndpoint
 from dockp.spi.errors import AlreadyExists, Conflict, FailedPrecondition, Forbidden, InvalidArgument, NotFound
 from dockp.testkit.network import in_private_namespace
 
@@ -180,7 +181,7 @@ def test_wishes_are_granted_or_refused_in_dockers_words(service: NetworkService)
     with pytest.raises(InvalidArgument, match="user specified IP address is supported on user defined networks only"):
         service.allocate("c2", "n", "bridge", WantedEndpoint(ipv4="172.17.0.9"))
     with pytest.raises(InvalidArgument, match="invalid MAC address: x"):
-        WantedEndpoint(mac="x")
+        service.allocate("c2", "n", "small", WantedEndpoint(mac="x"))
     for n in range(3, 7):
         service.allocate(f"c{n}", "n", "small")
     with pytest.raises(Conflict) as caught:
@@ -289,6 +290,7 @@ def test_without_a_network_there_are_files_but_no_places(service: NetworkService
 def test_a_port_conflict_names_the_container_or_says_that_it_is_none(service: NetworkService, world: World) -> None:
     with ExitStack() as held:
         start(service, world, "first", request(ports={"80/tcp": bind("8080")}), held)
+        service.files("second", request(), "web")  # takes the place before the name is known
         with pytest.raises(Conflict) as caught:
             start(service, world, "second", request(ports={"80/tcp": bind("8080")}), held)
         (endpoint,) = service.endpoints("second")

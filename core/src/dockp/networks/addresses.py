@@ -1,53 +1,20 @@
-"""Asking an address management driver: pools for a network, addresses for an endpoint."""
+"""Asking an address management driver for the addresses of an endpoint."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from dockp.networks.store import NetworkRecord, PoolRecord
 from dockp.networks.wanted import WantedEndpoint
 from dockp.spi.errors import Conflict, InvalidArgument
 from dockp.spi.network import IpamDriver
 
-_SHORTEST_PREFIX = 8
-"""Routes to more than this are ways out (a tunnel that takes over the default route by two halves), not networks."""
-
-
-def host_subnets() -> list[str]:
-    """Subnets that the host has routes to."""
-    from dockp.linux import rtnl
-
-    with rtnl.open_here() as sock:
-        return [subnet for subnet in rtnl.routed_subnets(sock) if int(subnet.partition("/")[2]) >= _SHORTEST_PREFIX]
-
-
-def choose_pools(
-    ipam: IpamDriver, wanted: Sequence[PoolRecord], taken: Sequence[str], *, ipv6: bool
-) -> tuple[PoolRecord, ...]:
-    """The pools of a new network: those asked for, completed, and one of each family that is still missing.
-
-    Raises: Conflict and InvalidArgument as `IpamDriver.choose_pool` and `IpamDriver.choose_address` do.
-    """
-    asked = list(wanted)
-    if not any(":" not in pool.subnet for pool in asked):
-        asked.insert(0, PoolRecord(subnet=""))
-    families = [6 if ":" in pool.subnet else 4 for pool in asked]
-    if ipv6 and 6 not in families:
-        asked.append(PoolRecord(subnet=""))
-        families.append(6)
-    used = list(taken)
-    found = []
-    for pool, family in zip(asked, families, strict=True):
-        subnet = ipam.choose_pool(pool.subnet or None, used, family == 6)
-        used.append(subnet)
-        reserved = list(pool.auxiliary.values())
-        gateway = ipam.choose_address(subnet, pool.gateway or None, reserved)
-        found.append(evolve(pool, subnet=subnet, gateway=gateway))
-    return tuple(found)
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 @frozen(kw_only=True)
@@ -118,10 +85,16 @@ def _first_that_has_one(
     raise Conflict(f"no available {family} addresses on this network's address pools: {network.name} ({network.id})")
 
 
-def mac_for(addresses: Sequence[str]) -> str:
-    """A hardware address that belongs to an IP address: whoever gets the IP address next has the same, so that no
-    neighbour's cache is ever wrong. Without an IP address a random one."""
-    for cidr in addresses:
-        packed = ipaddress.ip_interface(cidr).ip.packed
-        return ":".join(("02", "42", *(f"{byte:02x}" for byte in packed[-4:])))
-    return ":".join(("02", "42", *(f"{byte:02x}" for byte in os.urandom(4))))
+def mac_for(wanted: str, addresses: Sequence[str]) -> str:
+    """The hardware address of an endpoint: the one asked for, or one that belongs to its IP address, so that whoever
+    gets the IP address next has the same and no neighbour's cache is ever wrong. Without an IP address a random one.
+
+    Raises: InvalidArgument when what is asked for is none.
+    """
+    if wanted:
+        text = wanted.lower().replace("-", ":")
+        if not _MAC.fullmatch(text):
+            raise InvalidArgument(f"invalid MAC address: {wanted}")
+        return text
+    tail = ipaddress.ip_interface(addresses[0]).ip.packed[-4:] if addresses else os.urandom(4)
+    return ":".join(("02", "42", *(f"{byte:02x}" for byte in tail)))

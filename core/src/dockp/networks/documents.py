@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -134,6 +133,8 @@ def settings(
 
 
 def _time(nanoseconds: int) -> str:
+    import datetime
+
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from dockp.networks import documents, store
-from dockp.networks.addresses import choose_addresses, choose_pools, host_subnets, mac_for
+from dockp.networks import store
+from dockp.networks.addresses import choose_addresses, mac_for
 from dockp.networks.hosts import HOST_GATEWAY
 from dockp.networks.local import HostDriver, NullDriver
 from dockp.networks.publishing import Living, PortService, requested_bindings
 from dockp.networks.sandbox import Sandbox, container_files
 from dockp.networks.store import Database, EndpointRecord, NetworkRecord, PoolRecord
-from dockp.networks.wanted import WantedEndpoint, WantedNetwork, has_sandbox, network_mode, wanted_endpoints
+from dockp.networks.wanted import WantedEndpoint, has_sandbox, network_mode, wanted_endpoints
 from dockp.spi.errors import (
     AlreadyExists,
     Conflict,
@@ -40,6 +40,7 @@ from dockp.spi.network import IpamDriver, NetworkDriver
 
 if TYPE_CHECKING:
     from dockp.containers.model import CreateRequest
+    from dockp.networks.creation import WantedNetwork
 
 PREDEFINED = ("bridge", "host", "none")
 _DEFAULT_BRIDGE = {
@@ -94,6 +95,8 @@ class NetworkService:
             found = store.networks(connection, "name IN (?, ?, ?)", PREDEFINED)
         if len(found) == len(PREDEFINED):
             return
+        from dockp.networks.creation import WantedNetwork, free_bridge_name
+
         with self._database.write() as connection:
             existing = {record.name for record in store.networks(connection)}
             for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
@@ -101,7 +104,7 @@ class NetworkService:
                     continue
                 wanted = WantedNetwork(name=name, driver=driver)
                 if name == "bridge":
-                    options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: _free_bridge_name()}
+                    options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: free_bridge_name()}
                     wanted = evolve(wanted, options=options)
                 self._insert(connection, wanted, predefined=True)
 
@@ -131,6 +134,8 @@ class NetworkService:
     def _insert(
         self, connection: sqlite3.Connection, wanted: WantedNetwork, *, predefined: bool = False
     ) -> NetworkRecord:
+        from dockp.networks.creation import choose_pools, host_subnets
+
         ipam = self._ipam_for(wanted.ipam)
         pools: tuple[PoolRecord, ...] = ()
         if wanted.driver not in ("host", "null"):
@@ -206,6 +211,8 @@ class NetworkService:
 
     def inspect(self, reference: str) -> dict[str, Any]:
         """The document of ``GET /networks/{id}``. Raises: NotFound."""
+        from dockp.networks import documents
+
         record = self.get(reference)
         with self._database.read() as connection:
             users = store.endpoints(connection, network=record.id)
@@ -270,7 +277,7 @@ class NetworkService:
             container=container_id,
             name=name,
             interface=next(f"eth{n}" for n in range(len(used) + 1) if f"eth{n}" not in used),
-            mac=wanted.mac or mac_for(chosen.addresses),
+            mac=mac_for(wanted.mac, chosen.addresses),
             addresses=chosen.addresses,
             gateway=chosen.gateway if routed else "",
             gateway6=chosen.gateway6 if routed else "",
@@ -367,6 +374,7 @@ class NetworkService:
         places = self._places(container_id, name, request)
         if any(endpoint.name != name for _, endpoint in places):
             self.rename(container_id, name)
+            places = [(network, evolve(endpoint, name=name)) for network, endpoint in places]
         sockets: list[socket.socket] = []
         namespace = -1
         try:
@@ -421,6 +429,8 @@ class NetworkService:
 
     def endpoints_document(self, container_id: str, request: CreateRequest) -> dict[str, Any]:
         """``NetworkSettings.Networks``: what the container has, or, when it does not run, what it wants."""
+        from dockp.networks import documents
+
         mode = network_mode(request)
         if mode.startswith("container:"):
             return {}
@@ -437,12 +447,16 @@ class NetworkService:
 
     def ports_document(self, container_id: str) -> dict[str, list[dict[str, str]]]:
         """Published ports: ``{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}``."""
+        from dockp.networks import documents
+
         with self._database.read() as connection:
             rows = store.ports(connection, container=container_id)
         return documents.ports(publication for _, publication in rows)
 
     def settings_document(self, container_id: str, request: CreateRequest) -> dict[str, Any]:
         """``NetworkSettings`` of a container's inspect document."""
+        from dockp.networks import documents
+
         mode = network_mode(request)
         running = bool(self.endpoints(container_id))
         published = self.ports_document(container_id)
@@ -481,11 +495,3 @@ class NetworkService:
         if name == NullDriver.name:
             return NullDriver({})
         return HostDriver({}) if name == HostDriver.name else self._driver_for(name)
-
-
-def _free_bridge_name() -> str:
-    from dockp.linux import rtnl
-
-    with rtnl.open_here() as sock:
-        taken = {link.name for link in rtnl.links(sock)}
-    return next(f"dockp{n}" for n in range(len(taken) + 1) if f"dockp{n}" not in taken)

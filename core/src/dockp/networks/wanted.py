@@ -1,49 +1,14 @@
-"""What is asked of this package, as values: a new network, a place on one."""
+"""What a container asks of its networks, as values."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from dockp.networks.store import PoolRecord
-from dockp.spi.errors import InvalidArgument
-
 if TYPE_CHECKING:
     from dockp.containers.model import CreateRequest, EndpointSettings
-
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-
-
-@frozen(kw_only=True)
-class WantedNetwork:
-    """A network to make. Pools may lack subnet or gateway: they are then chosen."""
-
-    name: str = field()
-    driver: str = "bridge"
-    ipam: str = "default"
-    ipam_options: Mapping[str, str] = field(factory=dict)
-    options: Mapping[str, str] = field(factory=dict)
-    labels: Mapping[str, str] = field(factory=dict)
-    internal: bool = False
-    attachable: bool = False
-    ipv6: bool = False
-    pools: tuple[PoolRecord, ...] = ()
-
-    @name.validator
-    def _check_name(self, _: object, value: str) -> None:
-        if not _NAME.fullmatch(value):
-            raise InvalidArgument(f"invalid network name: {value!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-
-
-def _mac(value: str) -> str:
-    text = value.lower().replace("-", ":")
-    if text and not _MAC.fullmatch(text):
-        raise InvalidArgument(f"invalid MAC address: {value}")
-    return text
 
 
 @frozen(kw_only=True)
@@ -52,7 +17,7 @@ class WantedEndpoint:
 
     ipv4: str = ""
     ipv6: str = ""
-    mac: str = field(default="", converter=_mac)
+    mac: str = ""
     aliases: tuple[str, ...] = ()
     options: Mapping[str, str] = field(factory=dict)
 
