@@ -371,6 +371,10 @@ def test_an_archive_cut_short_is_refused(root: Path, cut: int) -> None:
 def test_an_archive_may_end_without_its_empty_blocks(root: Path) -> None:
     whole = layer(entry("a", data=b"x" * 100)).read()
     assert apply_layer(io.BytesIO(whole[:1024]), root).entries == 1
+    # umoci insert leaves out the padding of the last file as well
+    assert apply_layer(io.BytesIO(whole[:612]), root).entries == 1
+    assert apply_layer(io.BytesIO(whole[:700]), root).entries == 1
+    assert (root / "a").read_bytes() == b"x" * 100
     assert apply_layer(io.BytesIO(b""), root).entries == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -158,6 +157,8 @@ def _apply_mounted(plain: Digesting, mounts: Sequence[Mount], target: str) -> in
 
     A process, since unshare(2) of the mount namespace changes the whole caller, and the engine has threads.
     """
+    import subprocess
+
     request = json.dumps({"target": target, "mounts": [[m.type, m.source, list(m.options)] for m in mounts]})
     with subprocess.Popen(
         [sys.executable, "-I", "-m", "dockp.images.apply_mounted", request],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
 
 from dockp.spi.errors import InvalidArgument
 
@@ -15,6 +14,8 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10
 
 def parse_time(text: str) -> float:
     """RFC 3339 as seconds since the epoch; 0 for "" and for what is no time, as old images have it."""
+    from datetime import UTC, datetime
+
     match = _RFC3339.fullmatch(text)
     if match is None:
         return 0.0

@@ -16,8 +16,6 @@ import contextlib
 import fcntl
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -121,7 +119,7 @@ class ContentStore:
         """An empty directory for the length of the context. A killed process's is removed by `sweep`."""
         _make_folder(self._scratch)
         while True:
-            path = self._scratch / secrets.token_hex(8)
+            path = self._scratch / os.urandom(8).hex()
             path.mkdir(mode=0o700)
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -131,7 +129,7 @@ class ContentStore:
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path)
             os.close(lock)
 
     def sweep(self) -> int:
@@ -149,7 +147,7 @@ class ContentStore:
                     continue
                 else:
                     if path.is_dir():
-                        shutil.rmtree(path, ignore_errors=True)
+                        _remove_tree(path)
                     else:
                         path.unlink(missing_ok=True)
                     swept += 1
@@ -247,7 +245,7 @@ class BlobWriter:
 
 def _create_locked(folder: Path) -> tuple[Path, int]:
     while True:
-        path = folder / secrets.token_hex(8)
+        path = folder / os.urandom(8).hex()
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -256,6 +254,12 @@ def _create_locked(folder: Path) -> tuple[Path, int]:
         if os.fstat(descriptor).st_nlink:  # else a sweep came between open and flock
             return path, descriptor
         os.close(descriptor)
+
+
+def _remove_tree(path: Path) -> None:
+    import shutil  # slow to import, and no command starts a container with it
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_folder(path: Path) -> None:

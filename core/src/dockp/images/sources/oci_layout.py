@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -44,8 +45,11 @@ class _Directory:
 
     def open(self, name: str) -> BinaryIO:
         # Blobs are plain files; a fifo in their place must not hang the engine.
-        descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        return open(descriptor, "rb")
+        file = open(os.open(self._path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+        raise FileNotFoundError(name)
 
 
 def split_reference(reference: str) -> tuple[Path, str, str]:
