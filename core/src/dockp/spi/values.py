@@ -14,9 +14,9 @@ class Mount:
     Attributes:
         type: ``"bind"``, ``"overlay"``, or a file system type with a device as source (``"xfs"``, ``"ext4"``).
         source: the path or device; for overlay a label only.
-        options: mount(8) words: ``"ro"``, ``"rbind"``, ``"nodev"``; for overlay also ``lowerdir=``,
-            ``upperdir=`` and ``workdir=``. The core splits flags from data, and hands lower directories
-            to ``fsconfig`` one by one so that 128 layers mount.
+        options: mount(8) words: ``"ro"``, ``"rbind"``, ``"nodev"``; for overlay also ``upperdir=``, ``workdir=`` and
+            one ``lowerdir+=`` for each lower directory, nearest first, as it is, without escapes. The core splits
+            flags from data, and hands lower directories to ``fsconfig`` one by one so that 128 layers mount.
     """
 
     type: str
