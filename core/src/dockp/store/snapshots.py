@@ -92,7 +92,7 @@ class Reconciled:
 
 
 def lock_offset(*name: str) -> int:
-    """The byte in the lock file that stands for a name: 62 bits of its FNV-1a hash, so that two do not meet by accident.
+    """The byte in the lock file that stands for a name: 62 bits of its FNV-1a hash, so that no two meet by chance.
 
     FNV-1a, since loading a cryptographic library takes longer than everything a lock is held for.
     """
