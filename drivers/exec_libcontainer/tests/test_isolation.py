@@ -505,6 +505,17 @@ def test_rlimits_are_set(container: Container) -> None:
     assert re.search(r"Max core file size +0 +0 ", limits)
 
 
+def test_rlimits_of_a_user_and_in_exec_are_set(container: Container) -> None:
+    container.process["user"] = {"uid": 1000, "gid": 1000}
+    container.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 6}]
+    container.process["args"] = ["sleep", "100"]
+    container.create()
+    container.start()
+    assert re.search(r"Max open files +5 +6 ", container.exec("cat", "/proc/1/limits")[1])
+    rlimits = [{"type": "RLIMIT_NOFILE", "soft": 7, "hard": 8}]
+    assert re.search(r"Max open files +7 +8 ", container.exec("cat", "/proc/self/limits", rlimits=rlimits)[1])
+
+
 def test_a_limit_the_host_cannot_give_is_cut_down_with_a_warning(container: Container) -> None:
     with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
         too_much = int(file.read()) + 1

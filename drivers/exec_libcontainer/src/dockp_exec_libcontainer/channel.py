@@ -11,14 +11,16 @@ side means "execve happened" (or the process died, which its exit status tells):
                                              propagation, root, mounts, devices
                  <------------------ HOOKS   only when the spec has prestart or createRuntime hooks
     runs those hooks
-    HOOKED  ------------------------------>  createContainer hooks, pivot_root, ids, capabilities ...
+    HOOKED  ------------------------------>  createContainer hooks, masks, pivot_root
+                 <----------------- LIMITS   only when the spec has rlimits: while it is still root
+    sets them
+    LIMITED ----------------------------->   ids, capabilities, working directory, the command's file
                  <------------------ READY   all done but the last step; `create` returns here
-    applies rlimits and the OOM score
     START   ------------------------------>  startContainer hooks, seccomp, execve
                  <------------ end of file   the command runs; `start` returns here
 
 Any time the child may say ERROR (with a kind and a text; it then exits) or WARNING (with a text). `exec` is the same
-without maps and hooks: READY, START, end of file.
+without maps and hooks.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from dockp.spi.runtime import RuntimeFailure
 MAPPED = b"m"
 HOOKS = b"H"
 HOOKED = b"h"
+LIMITS = b"L"
+LIMITED = b"l"
 READY = b"R"
 START = b"s"
 ERROR = b"E"

@@ -252,12 +252,17 @@ def settle(job: Job, line: Channel, writers: list[tuple[int, bytes]]) -> None:
     given = wanted.get("capabilities")
     if given is None:
         given = (job.spec.get("process") or {}).get("capabilities") or {}
+    env = identity.environment(wanted.get("env"), user.get("uid") or 0)
+    if wanted.get("rlimits"):
+        # Before the ids change: the shim may lack CAP_SYS_RESOURCE, and then only equal ids let it set limits
+        # (prlimit(2)). From here on no new descriptor is needed, in case there may be none.
+        line.send(talk.LIMITS)
+        line.expect(talk.LIMITED)
     take_capabilities = identity.take_ids(user, given, line.warn)
     # As the user, and without capabilities: a directory that only root may enter is an error, not a way in.
     identity.enter_directory(wanted["cwd"])
     take_capabilities()
     os.umask(identity.DEFAULT_UMASK if user.get("umask") is None else user["umask"])
-    env = identity.environment(wanted.get("env"), user.get("uid") or 0)
     job.process = {**wanted, "env": env, "file": lookup.find_command(wanted["args"][0], env.get("PATH", ""))}
     # After the last change of ids, which clears it. A shim that died before this line is noticed at the next expect().
     process.set_parent_death_signal(_SIGKILL)

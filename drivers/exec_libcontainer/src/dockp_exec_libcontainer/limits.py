@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def apply(pid: int, process: dict[str, Any]) -> list[str]:
-    """Set ``process.rlimits`` and ``process.oomScoreAdj`` on ``pid``; returns a warning for each one cut down."""
+def set_rlimits(pid: int, process: dict[str, Any]) -> list[str]:
+    """Set ``process.rlimits`` on ``pid``; returns a warning for each one cut down."""
     notes: list[str] = []
     for entry in process.get("rlimits") or []:
         _rlimit(pid, entry, notes)
+    return notes
+
+
+def set_oom_score(pid: int, process: dict[str, Any]) -> list[str]:
+    """Set ``process.oomScoreAdj`` on ``pid``; returns a warning when it is not what was asked for."""
+    notes: list[str] = []
     if process.get("oomScoreAdj") is not None:
         _oom_score(pid, int(process["oomScoreAdj"]), notes)
     return notes
@@ -38,12 +44,12 @@ def _rlimit(pid: int, entry: dict[str, Any], notes: list[str]) -> None:
         if isinstance(failure, ValueError) and _above(soft, hard):
             notes.append(f"{name} is not set: its soft limit {soft} is above its hard limit {hard}")
             return
-    _, top = resource.prlimit(pid, which)
-    if _above(hard, top):
-        hard = top
-    if _above(soft, hard):
-        soft = hard
     try:
+        _, top = resource.prlimit(pid, which)
+        if _above(hard, top):
+            hard = top
+        if _above(soft, hard):
+            soft = hard
         resource.prlimit(pid, which, (soft, hard))
     except (PermissionError, ValueError) as failure:
         notes.append(f"{name} is not set: {failure}")

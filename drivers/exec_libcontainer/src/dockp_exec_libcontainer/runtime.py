@@ -97,8 +97,7 @@ class Runtime:
         except OSError as failure:
             raise RuntimeFailure(_words(failure)) from failure
         try:
-            line.await_message(talk.READY, notes)
-            notes += limits.apply(pid, process)
+            _await_ready(line, pid, process, notes)
             line.send(talk.START)
             line.await_message(b"", notes)
         except BaseException as failure:
@@ -241,8 +240,7 @@ class Runtime:
             self._run_hooks("prestart", "creating")
             self._run_hooks("createRuntime", "creating")
             ours.send(talk.HOOKED)
-        ours.await_message(talk.READY, self._warnings)
-        self._warnings += limits.apply(pid, spec["process"])
+        _await_ready(ours, pid, spec["process"], self._warnings)
         return pid
 
     def _undo_create(self) -> None:
@@ -291,6 +289,16 @@ class Runtime:
             theirs.close()
             _close(*getattr(job, "tasks", ()))
         return pid, pidfd, ours
+
+
+def _await_ready(line: Channel, pid: int, process: dict[str, Any], notes: list[str]) -> None:
+    """Wait until a child is ready to execute its command, giving it its limits on the way."""
+    if process.get("rlimits"):
+        line.await_message(talk.LIMITS, notes)
+        notes += limits.set_rlimits(pid, process)
+        line.send(talk.LIMITED)
+    line.await_message(talk.READY, notes)
+    notes += limits.set_oom_score(pid, process)
 
 
 class _Born:
