@@ -84,7 +84,7 @@ def test_a_piece_of_a_line_has_no_newline(tmp_path):
     out.write("stdout", BASE, b"piece", True)
     out.write("stdout", BASE, b"end", False)
     out.close()
-    assert [json.loads(line)["log"] for line in open(tmp_path / "log")] == ["piece", "end\n"]
+    assert [json.loads(line)["log"] for line in (tmp_path / "log").read_text().splitlines()] == ["piece", "end\n"]
 
 
 def test_attributes_come_between_stream_and_time_in_order(tmp_path):
@@ -164,7 +164,7 @@ def test_rotated_files_are_compressed_and_still_read(tmp_path):
         except ChildProcessError:
             break
     assert sorted(os.listdir(tmp_path)) == ["log", "log.1.gz", "log.2.gz", "log.3.gz"]
-    assert gzip.open(tmp_path / "log.1.gz").read(9) == b'{"log":"l'
+    assert gzip.decompress((tmp_path / "log.1.gz").read_bytes())[:9] == b'{"log":"l'
     lines = read(path)
     assert lines == numbered(150 - len(lines), 150).splitlines(keepends=True)
     assert read(path, tail=40) == numbered(110, 150).splitlines(keepends=True)
@@ -210,7 +210,7 @@ import json
 print(kept.count(b"\\n"), *(json.loads(line)["log"] for line in after), sep="|", end="")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    kept, note, line, _ = done.stdout.replace("\n", "").split("|") + [""]
+    kept, note, line = done.stdout.replace("\n", "").split("|")
     assert 0 < int(kept) < 1000
     assert note == f"dockp: {1000 - int(kept)} log records were lost: no space left on device"
     assert line == "room again"

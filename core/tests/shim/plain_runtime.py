@@ -122,4 +122,4 @@ class Runtime:
             try:
                 os.killpg(self.pid, 9)
             except ProcessLookupError:
-                pass
+                self.pid = 0

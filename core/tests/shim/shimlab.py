@@ -89,9 +89,7 @@ class Lab:
                 "resources": {},
             }
             capabilities = ["CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_DAC_OVERRIDE"]
-            document["process"]["capabilities"] = {
-                kind: capabilities for kind in ("bounding", "effective", "permitted")
-            }
+            document["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), capabilities)
         document.update(spec or {})
         (bundle / "config.json").write_text(json.dumps(document))
         wanted = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from shimlab import eventually, read_all, read_until
@@ -130,7 +131,7 @@ def test_a_thousand_execs_cost_no_memory_and_no_descriptors(lab, client):
             with client.exec_attached(f"e{batch}-{number}", lab.process("echo x"), framing="raw") as stream:
                 assert read_all(stream) == b"x\n"
             assert client.exec_wait(f"e{batch}-{number}", timeout=10) == 0
-        eventually(lambda: "zombie" not in open(f"/proc/{shim}/status").read())
+        eventually(lambda: "zombie" not in Path(f"/proc/{shim}/status").read_text())
         after.append((private_memory(shim), len(os.listdir(f"/proc/{shim}/fd"))))
     assert after[-1][1] == after[0][1]
     assert after[-1][0] - after[1][0] < 200
@@ -141,7 +142,7 @@ def test_a_thousand_execs_cost_no_memory_and_no_descriptors(lab, client):
 
 def private_memory(pid):
     total = 0
-    for line in open(f"/proc/{pid}/smaps_rollup"):
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Private_"):
             total += int(line.split()[1])
     return total

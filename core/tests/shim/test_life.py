@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import shimlab
@@ -148,7 +150,7 @@ def test_a_hundred_megabytes_reach_a_slow_reader_and_the_log(plain):
 def test_what_was_written_before_the_end_is_in_the_log_when_wait_returns(plain):
     client = plain.run("c", "seq 1 20000; printf last", log=plain.log("c", max_size="-1"))
     client.wait(timeout=10)
-    texts = [json.loads(line)["log"] for line in open(plain.directory("c") / "json.log")]
+    texts = [json.loads(line)["log"] for line in (plain.directory("c") / "json.log").read_text().splitlines()]
     assert "".join(texts) == "".join(f"{n}\n" for n in range(1, 20001)) + "last"
 
 
@@ -165,7 +167,7 @@ def test_killing_a_client_in_the_middle_changes_nothing(plain):
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert client.wait(timeout=20).exit_code == 0
-    texts = [json.loads(line)["log"] for line in open(plain.directory("c") / "json.log")]
+    texts = [json.loads(line)["log"] for line in (plain.directory("c") / "json.log").read_text().splitlines()]
     assert texts == [f"{n}\n" for n in range(200)]
 
 
@@ -266,9 +268,13 @@ def test_a_shim_that_is_killed_takes_its_container_along_and_is_noticed(real):
 )
 def test_a_command_that_cannot_run_says_why(lab, args, kind, code):
     client = lab.launch("c", args)
-    with pytest.raises(RuntimeFailure) as caught:
+
+    def begin():
         client.create()
         client.start()
+
+    with pytest.raises(RuntimeFailure) as caught:
+        begin()
     assert caught.value.kind == kind
     state = client.state()
     assert (state.status, state.exit_code) == ("exited", code)
@@ -304,12 +310,12 @@ def test_the_user_is_the_images_own(real):
 
 
 def test_no_mount_of_a_container_shows_on_the_host(real):
-    before = open("/proc/self/mountinfo").read()
+    before = Path("/proc/self/mountinfo").read_text()
     client = real.run("c", ["sleep", "60"])
-    assert open("/proc/self/mountinfo").read() == before
+    assert Path("/proc/self/mountinfo").read_text() == before
     client.kill(9)
     client.wait(timeout=10)
-    assert open("/proc/self/mountinfo").read() == before
+    assert Path("/proc/self/mountinfo").read_text() == before
 
 
 # --- who cleans up
@@ -409,7 +415,7 @@ def test_on_failure_tries_as_often_as_allowed(plain, tmp_path):
     assert client.next_event(20)["state"]["restart_count"] == 3
     times = [float(line) for line in mark.read_text().split()]
     assert len(times) == 4
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     for gap, expected in zip(gaps, (0.1, 0.2, 0.4), strict=True):
         assert expected <= gap < expected + 0.2
 
@@ -505,7 +511,7 @@ def test_shims_are_small(plain):
 
 
 def shim_pss(client):
-    for line in open(f"/proc/{client.state().shim_pid}/smaps_rollup"):
+    for line in Path(f"/proc/{client.state().shim_pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
     raise AssertionError("no Pss")

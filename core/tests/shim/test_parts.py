@@ -179,7 +179,8 @@ lab.write("c", "mkdir /data/m && mount -t tmpfs none /data/m && touch /data/m/se
 path = root / "containers/c/bundle/config.json"
 import json
 spec = json.loads(path.read_text())
-spec["mounts"].append({{"destination": "/data", "type": "bind", "source": str(source), "options": ["rbind", "rshared"]}})
+mount = {{"destination": "/data", "type": "bind", "source": str(source), "options": ["rbind", "rshared"]}}
+spec["mounts"].append(mount)
 for kind in spec["process"]["capabilities"].values():
     kind.append("CAP_SYS_ADMIN")
 path.write_text(json.dumps(spec))

@@ -33,4 +33,4 @@ class NoLog(LogDriver):
         until: int = 0,
         tail: int | None = None,
     ) -> Iterator[LogEntry]:
-        raise NotImplemented("configured logging driver does not support reading")  # noqa: F901
+        raise NotImplemented("configured logging driver does not support reading")

@@ -267,10 +267,10 @@ def _signals(raw: bool, sizes: bool, proxied: dict[Any, Callable[[int], object]]
     """A descriptor on which the numbers of the signals arrive that matter to a session."""
     awake, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before: dict[int, Any] = {}
+    former = -1
 
     def caught(number: int, frame: FrameType | None) -> None:
-        with suppress(OSError):
-            os.write(wake, bytes((number,)))
+        """The interpreter has written the number to the descriptor, whichever thread the signal came to."""
 
     try:
         # Only the main thread may set handlers; in another there is nobody to type at a terminal either.
@@ -280,21 +280,25 @@ def _signals(raw: bool, sizes: bool, proxied: dict[Any, Callable[[int], object]]
                 wanted.add(signal.SIGWINCH)
             if raw:
                 wanted.update(number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL)
+            if wanted:
+                former = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
             for number in wanted:
                 before[number] = signal.signal(number, caught)
         yield awake
     except _Killed as killed:
-        _restore(before)
+        _restore(before, former)
         signal.signal(killed.number, signal.SIG_DFL)
         os.kill(os.getpid(), killed.number)
         raise SystemExit(128 + killed.number) from None
     finally:
-        _restore(before)
+        _restore(before, former)
         os.close(awake)
         os.close(wake)
 
 
-def _restore(handlers: dict[int, Any]) -> None:
+def _restore(handlers: dict[int, Any], wakeup: int) -> None:
+    if handlers:
+        signal.set_wakeup_fd(wakeup)
     for number, handler in handlers.items():
         signal.signal(number, handler)
     handlers.clear()
