@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
+from dockp.spi.errors import SystemFault
+
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 
@@ -45,9 +47,12 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 
 
-class KernelRefused(OSError):
-    """The kernel answered a request with an error. ``strerror`` says what was being done, and the kernel's own
-    explanation (extended acknowledgement) where it gave one."""
+class KernelRefused(SystemFault, OSError):
+    """The kernel answered a request with an error. As text it says what was being done, and the kernel's own
+    explanation (extended acknowledgement) where it gave one; ``errno`` is there for who can deal with it."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class Request:

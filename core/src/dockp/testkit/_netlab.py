@@ -1,4 +1,7 @@
-"""A small world for network tests: a host of its own, sandboxes, and a machine outside, all network namespaces."""
+"""A small world for network tests: a host of its own, sandboxes, and a machine outside, all network namespaces.
+
+Needs the commands ``ip`` (package iproute2) and ``nft`` (nftables), an independent look at what a driver did.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -53,6 +57,11 @@ def command(line: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{line}: {done.stderr.strip()}")
     return done.stdout
+
+
+def set_kernel(path: str, value: str) -> None:
+    """Write a file under /proc/sys/net, which shows the calling thread's namespace."""
+    (Path("/proc/sys/net") / path).write_text(value)
 
 
 @frozen(kw_only=True)

@@ -28,7 +28,7 @@ import pytest
 from dockp.linux import netns
 from dockp.spi.errors import Conflict, InvalidArgument
 from dockp.spi.network import Network, NetworkDriver, Publication
-from dockp.testkit._netlab import HOST_OUTSIDE, OUTSIDE, Lab, Member, command, in_private_namespace
+from dockp.testkit._netlab import HOST_OUTSIDE, OUTSIDE, Lab, Member, command, in_private_namespace, set_kernel
 
 __all__ = ["CHECKS", "Lab", "Member", "NetworkConformance", "command", "in_private_namespace"]
 
@@ -182,7 +182,7 @@ def an_endpoint_reaches_beyond_the_host(lab: Lab) -> None:
 def an_internal_network_reaches_nothing_else(lab: Lab) -> None:
     """Even where an endpoint makes itself a default route, on a host that forwards."""
     outside = lab.outside()
-    command("sysctl -qw net.ipv4.ip_forward=1")
+    set_kernel("ipv4/ip_forward", "1")
     network = lab.network(internal=True)
     lab.driver.create_network(network)
     one, two = lab.join(network, 2), lab.join(network, 3)
@@ -366,7 +366,7 @@ def a_port_published_on_loopback_cannot_be_reached_from_outside(lab: Lab) -> Non
     lab.driver.publish(network, [_published(member, 8080, host_ip="127.0.0.1")])
     assert lab.ask(None, "127.0.0.1", 8080) is not None
     # The attacker routes 127/8 to this host, and this host's administrator lets such packets in.
-    command("sysctl -qw net.ipv4.conf.wire.route_localnet=1")
+    set_kernel("ipv4/conf/wire/route_localnet", "1")
     neighbour = lab.join(network, 3)
     for who, gateway, link in (
         (outside, HOST_OUTSIDE, "wire-far"),
@@ -378,7 +378,7 @@ def a_port_published_on_loopback_cannot_be_reached_from_outside(lab: Lab) -> Non
 
 
 def _route_loopback_to(gateway: str, link: str) -> None:
-    command(f"sysctl -qw net.ipv4.conf.{link}.route_localnet=1")
+    set_kernel(f"ipv4/conf/{link}/route_localnet", "1")
     command("ip addr del 127.0.0.1/8 dev lo")
     command("ip route flush table local type local 127.0.0.0/8")
     command(f"ip route add 127.0.0.1/32 via {gateway} dev {link} src {_own(link)}")

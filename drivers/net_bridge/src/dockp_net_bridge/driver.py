@@ -8,7 +8,7 @@ from ipaddress import ip_interface, ip_network
 
 from dockp.linux import nft, rtnl
 from dockp.linux.netlink import Netlink, Request
-from dockp.spi.errors import Conflict, InvalidArgument, NotFound, NotImplemented, SystemFault
+from dockp.spi.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, NotImplemented, SystemFault
 from dockp.spi.network import Endpoint, Network, NetworkDriver, NetworkInventory, Publication
 from dockp.spi.values import Probe
 from dockp_net_bridge import host, plan
@@ -134,6 +134,8 @@ class BridgeDriver(NetworkDriver):
         try:
             links.run(*requests)
         except OSError as exc:
+            if exc.errno == errno.EXFULL:
+                raise FailedPrecondition("the network is full: a Linux bridge takes 1023 containers") from None
             if exc.errno != errno.EEXIST:
                 raise
             # Left by an attempt that was killed, or a join done twice: start over. When the name inside the sandbox is
@@ -181,9 +183,7 @@ class BridgeDriver(NetworkDriver):
         if publications and network.internal:
             raise InvalidArgument(f"network {network.name} is internal: its ports cannot be published")
         if any(p.host_ip == "::1" for p in publications):
-            raise NotImplemented(  # noqa: F901 - the error tree's own
-                "ports cannot be published on ::1: IPv6 packets from there cannot leave the host"
-            )
+            raise NotImplemented("ports cannot be published on ::1: IPv6 packets from there cannot leave the host")
         try:
             keys = [(name, element.key) for name, element in (plan.publication_element(p, "") for p in publications)]
         except (OSError, ValueError, KeyError) as exc:
