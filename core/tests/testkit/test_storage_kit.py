@@ -15,7 +15,7 @@ from dockp.linux.trees import remove_tree
 from dockp.spi.errors import InvalidArgument, NotFound
 from dockp.spi.storage import StorageDriver
 from dockp.spi.values import ChangesDirectory, Mount, Probe, Usage
-from dockp.testkit.storage import StorageConformance, run_checks
+from dockp.testkit.storage import StorageConformance, StorageLab, run_checks
 from dockp.testkit.storage_checks import CHECKS
 
 
@@ -390,3 +390,14 @@ def test_a_check_states_its_rule() -> None:
     for name, check in CHECKS.items():
         assert check.__doc__, name
         assert "." in check.__doc__, f"{name} states no whole sentence"
+
+
+def test_crashes_fall_at_every_step_of_a_verb(tmp_path: Path) -> None:
+    """The crash checks would pass with a driver that is never killed."""
+    lab = StorageLab(lambda root: Reference(root, {}), tmp_path / "lab")
+    seen = set()
+    for _ in lab.killed_at_each_step(lambda driver: driver.create("x", None, {})):
+        seen.add(tuple(sorted(os.listdir(lab.root))))
+        lab.driver.remove("x")
+    assert seen == {(), ("+x",)}
+    assert lab.driver.inventory() == {"x"}, "the last child gets through"

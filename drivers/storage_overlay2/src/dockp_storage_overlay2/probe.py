@@ -108,7 +108,8 @@ def _supports_d_type(scratch: str) -> bool:
 def _trial_in_child(scratch: str, options: Overlay2Options) -> str:
     """Run the trial; return what went wrong in one line, or ""."""
     flags = [_word(options.metacopy), _word(options.index), _word(options.volatile)]
-    command = [sys.executable, "-m", __name__, scratch, *flags]
+    # -P: the directory the user happens to stand in must not be searched for modules by a process of root.
+    command = [sys.executable, "-P", "-m", __name__, scratch, *flags]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         child = subprocess.run(
