@@ -20,7 +20,7 @@ from attrs import evolve
 
 from dockp.containers import spec as oci
 from dockp.containers.context import Context
-from dockp.containers.model import Config
+from dockp.containers.model import Config, CreateRequest
 from dockp.containers.record import Container, with_task
 from dockp.containers.settling import end_shim, release, settle
 from dockp.containers.states import State, move
@@ -173,7 +173,7 @@ def _spec(context: Context, container: Container) -> dict[str, Any]:
     hostname = config.hostname
     if joined.paths.get("uts") == "" or host.network_mode == "host":
         hostname = config.hostname or os.uname().nodename
-    for target, text in context.networks.files(container.id, request, hostname).items():
+    for target, text in context.networks.files(container.id, _with_resolvers(context, request), hostname).items():
         path = directory / target.rsplit("/", 1)[1]
         path.write_text(text)
         os.chmod(path, 0o644)  # whatever the umask
@@ -195,6 +195,20 @@ def _spec(context: Context, container: Container) -> dict[str, Any]:
         cgroup_version=oci.cgroup_mode(),
         init_binary=_init_binary() if host.init else "",
         default_ulimits={name: (limit.soft, limit.hard) for name, limit in context.config.default_ulimits.items()},
+    )
+
+
+def _with_resolvers(context: Context, request: CreateRequest) -> CreateRequest:
+    """``request`` with the engine's resolver settings where the container has none of its own."""
+    settings, host = context.config, request.host
+    return evolve(
+        request,
+        host=evolve(
+            host,
+            dns=host.dns or settings.dns,
+            dns_options=host.dns_options or settings.dns_opts,
+            dns_search=host.dns_search or settings.dns_search,
+        ),
     )
 
 

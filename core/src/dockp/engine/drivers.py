@@ -87,12 +87,21 @@ class Drivers:
                         choice.remember_storage(self.config, name)
                 else:
                     name, why = choice.choose_exec(self.registry, self.config)
+                    if self.config.exec_driver is None:
+                        choice.remember_exec(self.config, name)
                 self._chosen[kind] = name, why
             return self._chosen[kind]
 
     def options(self, kind: str, name: str) -> dict[str, str]:
+        """What is configured for one driver; options without a driver's prefix are the default driver's."""
         known = [info.name for info in self.registry.drivers(kind)]
-        return self.config.driver_options(kind, name, default=name, known=known)
+        default = {
+            "storage": self.config.storage_driver or self._chosen.get("storage", (name,))[0],
+            "exec": self.config.exec_driver or self._chosen.get("exec", (name,))[0],
+            "network": self.config.default_network_driver,
+            "log": self.config.log_driver,
+        }[kind]
+        return self.config.driver_options(kind, name, default=default, known=known)
 
     def search_paths(self) -> list[str]:
         """Directories that a shim must have on its path to import dockp and any execution or log driver's half."""

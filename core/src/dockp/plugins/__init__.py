@@ -11,7 +11,7 @@ named).
 
 from __future__ import annotations
 
-from dockp.plugins.choice import choose_exec, choose_storage, remember_storage, storage_root
+from dockp.plugins.choice import choose_exec, choose_storage, remember_exec, remember_storage, storage_root
 from dockp.plugins.model import KINDS, DriverInfo, Problem
 from dockp.plugins.registry import PluginRegistry
 
@@ -22,6 +22,7 @@ __all__ = [
     "Problem",
     "choose_exec",
     "choose_storage",
+    "remember_exec",
     "remember_storage",
     "storage_root",
 ]

@@ -62,11 +62,15 @@ def choose_storage(registry: PluginRegistry, config: Config, probe: Prober | Non
 def choose_exec(registry: PluginRegistry, config: Config, probe: Prober | None = None) -> tuple[str, str]:
     """The execution driver, and why: the configured one, else the supported one with the highest priority.
 
+    That answer is kept in the exec root, which lives as long as the kernel that was asked.
     Raises: as `choose_storage`.
     """
     if config.exec_driver is not None:
         registry.info("exec", config.exec_driver)
         return config.exec_driver, config.origin("exec_driver")
+    remembered = _read(_exec_record(config))
+    if remembered and any(info.name == remembered for info in registry.drivers("exec")):
+        return remembered, "automatic: the highest priority of those that work here"
     if probe is None:
         names = [info.name for info in registry.drivers("exec")]
 
@@ -83,10 +87,18 @@ def choose_exec(registry: PluginRegistry, config: Config, probe: Prober | None =
 
 def remember_storage(config: Config, name: str) -> None:
     """Record ``name`` as the storage driver that this data root is used with. Raises: OSError."""
-    if _remembered(config) == name:
-        return
-    path = _record(config)
-    os.makedirs(config.data_root, mode=0o710, exist_ok=True)
+    if _remembered(config) != name:
+        _write(_record(config), name)
+
+
+def remember_exec(config: Config, name: str) -> None:
+    """Record ``name`` as the execution driver that was chosen on this boot. Raises: OSError."""
+    if _read(_exec_record(config)) != name:
+        _write(_exec_record(config), name)
+
+
+def _write(path: str, name: str) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o710, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     try:
         Path(temporary).write_text(name + "\n", encoding="ascii")
@@ -100,9 +112,17 @@ def _record(config: Config) -> str:
     return os.path.join(config.data_root, "storage-driver")
 
 
+def _exec_record(config: Config) -> str:
+    return os.path.join(config.exec_root, "exec-driver")
+
+
 def _remembered(config: Config) -> str:
+    return _read(_record(config))
+
+
+def _read(path: str) -> str:
     try:
-        return Path(_record(config)).read_text(encoding="ascii").strip()
+        return Path(path).read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
 
