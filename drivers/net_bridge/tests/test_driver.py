@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from dockp.linux import netns, nft
 from dockp.linux.netlink import Request
@@ -139,6 +143,53 @@ def test_ipv6_is_published_and_masqueraded_like_ipv4() -> None:
         started = time.monotonic()
         assert lab.ask(None, "::1", 8080) is None
         assert time.monotonic() - started < 0.2, "who tries ::1 must be refused at once, and go on to 127.0.0.1"
+
+
+@in_private_namespace
+def test_a_client_that_goes_on_sending_by_udp_notices_what_is_published() -> None:
+    with Lab(BridgeDriver({})) as lab:
+        outside = lab.outside()
+        network = lab.network()
+        lab.driver.create_network(network)
+        members = [lab.join(network, number) for number in (2, 3)]
+        for member, answer in zip(members, (b"one", b"two"), strict=True):
+            _echo(lab, member.sandbox, answer)
+        client = netns.inside(outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with client:
+            client.settimeout(0.4)
+            client.bind((OUTSIDE, 4000))
+
+            def ask() -> bytes:
+                client.sendto(b"?", (WIRE, 5353))
+                with contextlib.suppress(OSError):
+                    return client.recv(16)
+                return b""
+
+            assert ask() == b""
+            for member, answer in zip(members, (b"one", b"two"), strict=True):
+                udp = evolve(publication(member, 5353), protocol="udp", container_port=53)
+                lab.driver.publish(network, [udp])
+                assert ask() == answer
+            lab.driver.publish(network, [])
+            assert ask() == b""
+
+
+def _echo(lab: Lab, sandbox: int, answer: bytes) -> None:
+    def bind() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("0.0.0.0", 53))
+        return sock
+
+    sock = netns.inside(sandbox, bind)
+
+    def serve() -> None:
+        sock.settimeout(3)
+        with sock, contextlib.suppress(OSError):
+            while True:
+                _, peer = sock.recvfrom(16)
+                sock.sendto(answer, peer)
+
+    threading.Thread(target=serve, daemon=True).start()
 
 
 @in_private_namespace

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_interface, ip_network
 
-from dockp.linux import nft, rtnl
+from dockp.linux import conntrack, nft, rtnl
 from dockp.linux.netlink import Netlink, Request
 from dockp.spi.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, NotImplemented, SystemFault
 from dockp.spi.network import Endpoint, Network, NetworkDriver, NetworkInventory, Publication
@@ -198,9 +198,12 @@ class BridgeDriver(NetworkDriver):
                 present = _publications(rules)
                 _refuse_foreign(present, keys, network)
                 mine = [pair for pair in present if pair[1].comment == network.id]
+                before.update(plan.publication_of(name, element) for name, element in mine)
                 return plan.publication_changes(mine, publications, network.id)
 
+            before: set[Publication] = set()
             _settle(rules, changes)
+        _forget_flows(before - set(publications), set(publications) - before)
 
     # What there is.
 
@@ -252,6 +255,15 @@ def _refuse_foreign(
                 f"Bind for {taken.host_ip}:{taken.host_port} failed: port is already allocated"
                 f" (by network {element.comment[:12]}, for {taken.address}:{taken.container_port})"
             )
+
+
+def _forget_flows(removed: set[Publication], added: set[Publication]) -> None:
+    """Clients that go on sending by UDP must notice what changed (moby/moby#8795)."""
+    if not any(publication.protocol == "udp" for publication in removed | added):
+        return
+    with rtnl.open_here() as links:
+        local = {address.partition("/")[0] for _, address in rtnl.addresses(links)}
+    conntrack.forget(lambda flow: plan.outdated(flow, removed, added, local))
 
 
 def _removal(rules: Netlink, network: str) -> list[nft.Change]:

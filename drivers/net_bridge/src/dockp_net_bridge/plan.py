@@ -27,11 +27,12 @@ import re
 import socket
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from ipaddress import ip_network
 
 from attrs import frozen
 
+from dockp.linux.conntrack import Flow
 from dockp.linux.nft import Change, Element, interface_key, pad
 from dockp.spi.network import Network, Publication
 from dockp_net_bridge.options import BridgeOptions
@@ -201,6 +202,24 @@ def publication_changes(
 
 def _differs(one: Element, other: Element | None) -> bool:
     return other is None or one.data != other.data
+
+
+def outdated(flow: Flow, removed: Iterable[Publication], added: Iterable[Publication], local: Container[str]) -> bool:
+    """True for a flow without end (UDP) whose translation, or lack of one, is no longer what is published.
+
+    Args: local: the host's own addresses.
+    """
+    if flow.protocol != socket.IPPROTO_UDP:
+        return False
+    for old in removed:
+        if (flow.destination_port, flow.answerer, flow.answerer_port) == (
+            old.host_port,
+            old.address,
+            old.container_port,
+        ):
+            return True
+    untranslated = flow.destination == flow.answerer and flow.destination in local
+    return untranslated and any(new.protocol == "udp" and new.host_port == flow.destination_port for new in added)
 
 
 def needs_loopback_routing(publications: Iterable[Publication]) -> bool:
