@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dockp.images.documents import CONFIG_LIMIT, parse_platform
-from dockp.spi.errors import InvalidArgument, NotFound
+from dockp.spi.errors import InvalidArgument, NotFound, SystemFault
 
 Tar = Callable[[Mapping[str, bytes | None]], bytes]
 FILES: Mapping[str, bytes | None] = {"etc": None, "etc/os-release": b"ID=test\n", "bin": None, "bin/sh": b"#!"}
@@ -113,3 +113,17 @@ def test_an_archive_that_leans_on_directories_it_does_not_list_is_unpacked(store
     image = store.images.import_(io.BytesIO(make_tar({"opt/deep/file": b"x"})), driver="overlay2")
     layer = store.images.unpack(image, "overlay2")
     assert (store.directory("overlay2", layer.id) / "opt/deep/file").read_bytes() == b"x"
+
+
+def test_a_stream_that_fails_is_one_line(store: Any, make_tar: Tar) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= 1024:
+                raise OSError(5, "Input/output error")
+            return super().read(min(size or 0, 512))
+
+    for data in (b"", make_tar(FILES)):
+        stream = Failing(data)
+        stream.seek(0 if data else 2048)
+        with pytest.raises(SystemFault, match="reading the archive: Input/output error"):
+            store.images.import_(stream)

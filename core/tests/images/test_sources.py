@@ -19,7 +19,8 @@ import pytest
 from dockp.images.documents import host_platform, parse_platform
 from dockp.images.sources.docker_archive import DockerArchiveSource
 from dockp.images.sources.oci_layout import OciLayoutSource
-from dockp.spi.errors import InvalidArgument, NotFound, Unavailable
+from dockp.spi.errors import InvalidArgument, NotFound, SystemFault, Unavailable
+from dockp.spi.values import Descriptor, Platform
 
 Tar = Callable[[Mapping[str, bytes | None]], bytes]
 ARCHITECTURE = host_platform().architecture
@@ -269,6 +270,19 @@ def test_a_fifo_in_the_place_of_a_blob_does_not_hang(store: Any, make_tar: Tar, 
     write_index(tmp_path, entry)
     with pytest.raises(NotFound, match="lacks the blob"):
         store.images.add_from(OciLayoutSource, str(tmp_path))
+    (tmp_path / "index.json").unlink()
+    (tmp_path / "index.json").mkdir()
+    with pytest.raises(NotFound, match=r"has no file index\.json"):
+        store.images.add_from(OciLayoutSource, str(tmp_path))
+
+
+def test_a_source_that_cannot_read_is_one_line(store: Any) -> None:
+    class Failing(OciLayoutSource):
+        def resolve(self, reference: str, platform: Platform) -> Descriptor:
+            raise PermissionError(13, "Permission denied", "/somewhere")
+
+    with pytest.raises(SystemFault, match="getting image x: Permission denied: /somewhere"):
+        store.images.add_from(Failing, "x")
 
 
 def test_a_zstd_layer_arrives_or_says_what_is_missing(store: Any, layout: Path, tmp_path: Path) -> None:

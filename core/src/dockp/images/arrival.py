@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from dockp.images import records
 from dockp.images.changes import apply_changes
@@ -24,6 +24,7 @@ from dockp.images.documents import (
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
+    ImageConfig,
     Index,
     Manifest,
     chain_ids,
@@ -57,6 +58,19 @@ _NESTED_INDEXES = 3
 _KEPT_COMPRESSIONS = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
 _DEFAULT_MESSAGE = "Imported from -"
 _MAGIC_LENGTH = 6
+
+
+@frozen(kw_only=True)
+class _Received:
+    """An image whose bytes are all here, not yet recorded. ``root``: what the source resolved, perhaps an index.
+    ``documents``: digests of everything but layers."""
+
+    root: Descriptor
+    manifest: Descriptor
+    id: str
+    config: ImageConfig
+    layers: Sequence[Layer]
+    documents: Sequence[str]
 
 
 class Arrival:
@@ -96,41 +110,23 @@ class Arrival:
         with self._content.scratch() as scratch, self._leases.hold() as lease:
             source = make_source(SourceContext(scratch=str(scratch), progress=say, options=options))
             try:
-                root = source.resolve(reference, wanted)
-                found, manifest, documents = self._manifest(source, root, wanted, reference, lease)
-                config = parse_config(self._document(source, manifest.config, CONFIG_LIMIT, lease))
-                check_match(manifest, config)
-                if platform is not None and not runs_on(config.platform, platform):
-                    raise NotFound(
-                        f"image with reference {reference} was found but its platform ({config.platform}) does not "
-                        f"match the specified platform ({platform})"
-                    )
-                layers = [
-                    Layer(diff_id=diff_id, chain_id=chain_id, blob=blob)
-                    for diff_id, chain_id, blob in zip(
-                        config.diff_ids, chain_ids(config.diff_ids), manifest.layers, strict=True
-                    )
-                ]
-                for layer in layers:
-                    self._fetch(source, layer.blob, lease, say)
+                received = self._receive(source, reference, wanted, platform is not None, lease, say)
+            except OSError as error:
+                where = f": {error.filename}" if error.filename else ""
+                raise SystemFault(f"getting image {reference}: {error.strerror or error}{where}") from error
             finally:
                 source.close()
-            self._settle(layers, driver, lease, say)
+            self._settle(received.layers, driver, lease, say)
+            name = name or _proposed_name(received.root)
             image = Image(
-                id=manifest.config.digest,
-                manifest=found,
-                chain_id=layers[-1].chain_id if layers else "",
-                platform=config.platform,
-                created=parse_time(config.created),
-                labels=config.labels,
+                id=received.id,
+                manifest=received.manifest,
+                chain_id=received.layers[-1].chain_id if received.layers else "",
+                platform=received.config.platform,
+                created=parse_time(received.config.created),
+                labels=received.config.labels,
             )
-            return self._record(
-                image,
-                layers,
-                [*documents, manifest.config.digest],
-                name or _proposed_name(root),
-                [root.digest] if name or _proposed_name(root) else [],
-            )
+            return self._record(image, received.layers, received.documents, name, [received.root.digest])
 
     def import_(
         self,
@@ -206,6 +202,36 @@ class Arrival:
         return evolve(image, tagged=now) if name is not None else image
 
     # From a source
+
+    def _receive(
+        self, source: ImageSource, reference: str, platform: Platform, strict: bool, lease: Lease, say: Progress
+    ) -> _Received:
+        """Get all bytes of an image, verified against their digests. ``strict``: no other platform will do."""
+        root = source.resolve(reference, platform)
+        found, manifest, documents = self._manifest(source, root, platform, reference, lease)
+        config = parse_config(self._document(source, manifest.config, CONFIG_LIMIT, lease))
+        check_match(manifest, config)
+        if strict and not runs_on(config.platform, platform):
+            raise NotFound(
+                f"image with reference {reference} was found but its platform ({config.platform}) does not match the "
+                f"specified platform ({platform})"
+            )
+        layers = tuple(
+            Layer(diff_id=diff_id, chain_id=chain_id, blob=blob)
+            for diff_id, chain_id, blob in zip(
+                config.diff_ids, chain_ids(config.diff_ids), manifest.layers, strict=True
+            )
+        )
+        for layer in layers:
+            self._fetch(source, layer.blob, lease, say)
+        return _Received(
+            root=root,
+            manifest=found,
+            id=manifest.config.digest,
+            config=config,
+            layers=layers,
+            documents=(*documents, manifest.config.digest),
+        )
 
     def _manifest(
         self, source: ImageSource, root: Descriptor, platform: Platform, reference: str, lease: Lease
@@ -331,8 +357,11 @@ class _Tee(io.RawIOBase):
 
 def _first_bytes(stream: BinaryIO) -> bytes:
     start = b""
-    while len(start) < _MAGIC_LENGTH and (part := stream.read(_MAGIC_LENGTH - len(start))):
-        start += part
+    try:
+        while len(start) < _MAGIC_LENGTH and (part := stream.read(_MAGIC_LENGTH - len(start))):
+            start += part
+    except OSError as error:
+        raise SystemFault(f"reading the archive: {error.strerror}") from error
     return start
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import frozen
@@ -26,7 +26,6 @@ from dockp.timestamps import rfc3339_nano
 if TYPE_CHECKING:
     from dockp.linux.locks import RangeLocks
     from dockp.spi.images import ImageSource
-    from dockp.store.gc import Collected
 
 Filters = Mapping[str, Sequence[str]]
 _Done = list[dict[str, str]]
@@ -311,13 +310,6 @@ class ImageService:
                     untag(reference)
             self._remove_record(connection, image, done, used_by, references, force=force, prune=prune, quiet=by_name)
         return done
-
-    def collect(self, used_images: Callable[[], Iterable[str]]) -> Collected:
-        """Free the disk that removed images took. ``used_images``: ids of images that containers were made from."""
-        from dockp.store.gc import Collector
-
-        collector = Collector(self._database, self._content, self._snapshots, self._leases, self._locks, used_images)
-        return collector.collect()
 
     # Getting
 

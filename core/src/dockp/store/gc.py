@@ -1,15 +1,15 @@
 """The collector: frees what no tag, image, container or lease needs any more.
 
 It may run at any time beside anything else. Everything is decided inside a write transaction, in which nobody can add a
-lease, an image or a child snapshot; blobs are small to unlink and go there and then, snapshots are marked there and
-freed afterwards.
+lease, an image or a child snapshot. There blobs are moved aside and snapshots are marked; what takes time, freeing
+them, comes afterwards.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from attrs import frozen
 
@@ -117,15 +117,15 @@ class Collector:
             return None
 
     def _collect_blobs(self) -> tuple[tuple[str, ...], int]:
-        freed: list[str] = []
-        size = 0
+        freed: dict[str, Path] = {}
         on_disk = dict(self._content.walk())
         with self._database.write() as connection:
             named = {row[0] for row in connection.execute("SELECT digest FROM image_content")}
             named |= {row[0] for row in connection.execute("SELECT name FROM lease_refs WHERE kind = 'content'")}
             for digest in on_disk.keys() - named:
-                with contextlib.suppress(OSError):
-                    self._content.delete(digest)
-                    freed.append(digest)
-                    size += on_disk[digest]
-        return tuple(sorted(freed)), size
+                place = self._content.withdraw(digest)
+                if place is not None:
+                    freed[digest] = place
+        for place in freed.values():
+            place.unlink(missing_ok=True)
+        return tuple(sorted(freed)), sum(on_disk[digest] for digest in freed)

@@ -151,7 +151,8 @@ class SnapshotService:
             if found is not None:
                 return found
             with self._making(driver, parent, None, {}, {}) as snapshot:
-                fill(snapshot, self._drivers(driver))
+                with _faults(driver):
+                    fill(snapshot, self._drivers(driver))
                 return self._seal(snapshot, chain_id)
 
     def commit(self, id: int, chain_id: str) -> Snapshot:

@@ -45,10 +45,10 @@ class _Directory:
 
     def open(self, name: str) -> BinaryIO:
         # Blobs are plain files; a fifo in their place must not hang the engine.
-        file = open(os.open(self._path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file
-        file.close()
+        descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return open(descriptor, "rb")
+        os.close(descriptor)
         raise FileNotFoundError(name)
 
 
