@@ -289,6 +289,8 @@ class Control:
         return self.task.start()
 
     def op_attach(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        if self.failure is not None:
+            raise self.failure
         if self.task.ended:
             raise FailedPrecondition(f"container {self.task.config['id']} is not running")
         if len(fds) != 1:
