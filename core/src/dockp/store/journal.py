@@ -34,6 +34,10 @@ CREATE TABLE IF NOT EXISTS journal (
 )
 """
 
+_OWNER_BITS = 62
+_RECOVERY = 1 << _OWNER_BITS
+"""Added to an owner's number, it is the byte that whoever cleans up after that owner locks."""
+
 Undo = Callable[[str, dict[str, Any]], None]
 
 _log = logging.getLogger(__name__)
@@ -128,8 +132,9 @@ class Journal:
         for row in rows:
             if self.alive(row["owner"]):
                 continue
-            # Holding the dead owner's number keeps two recoverers from doing the same work.
-            with self._locks.hold(row["owner"]), self._exclusive(row["object"]):
+            # Two recoverers must not do the same work. Not the owner's own number: undo functions ask `alive`, and to
+            # them the owner has to stay dead.
+            with self._locks.hold(_RECOVERY + row["owner"]), self._exclusive(row["object"]):
                 with self.database.read() as connection:
                     found = connection.execute("SELECT * FROM journal WHERE id = ?", (row["id"],)).fetchone()
                 if found is not None and self._back_out(
