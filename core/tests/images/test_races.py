@@ -9,6 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from dockp.images.arrival import Arrival
+from dockp.images.records import Image
+
 Tar = Callable[[Mapping[str, bytes | None]], bytes]
 TESTS = Path(__file__).parent.parent
 SCRIPT = """
@@ -71,3 +76,19 @@ def test_an_import_may_run_in_many_threads(store: Any, make_tar: Tar) -> None:
         images = list(pool.map(lambda data: store.images.import_(io.BytesIO(data), driver="vfs"), tars))
     assert len({image.chain_id for image in images}) == 3
     assert len(store.snapshots.list()) == 3
+
+
+def test_the_collector_takes_nothing_from_an_image_about_to_be_recorded(
+    store: Any, make_tar: Tar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Arrival._record
+
+    def collect_first(self: Arrival, *rest: Any) -> Image:
+        collected = store.collector.collect()
+        assert (collected.blobs, collected.layers) == ((), ())
+        return record(self, *rest)
+
+    monkeypatch.setattr(Arrival, "_record", collect_first)
+    image = store.images.import_(io.BytesIO(make_tar({"a": b"1"})), reference="x", driver="vfs")
+    assert all(store.content.verify(digest) for digest, _ in store.content.walk())
+    assert store.snapshots.layer("vfs", image.chain_id) is not None

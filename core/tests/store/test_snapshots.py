@@ -123,6 +123,25 @@ def test_a_driver_that_cannot_remove_now_leaves_it_to_reconcile(store: Any, monk
         assert connection.execute("SELECT COUNT(*) FROM snapshots").fetchone()[0] == 0
 
 
+def test_a_layer_can_be_made_anew_while_the_old_one_is_still_being_freed(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dockp_storage_vfs.driver import VfsDriver
+
+    def refuse(*_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    old = put(store, "vfs", "sha256:a", None, "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(VfsDriver, "remove", refuse)
+        with pytest.raises(SystemFault):
+            store.snapshots.remove(old.id)
+    new = put(store, "vfs", "sha256:a", None, "one")
+    assert new.id != old.id
+    assert store.snapshots.reconcile("vfs").removed == (old.key,)
+    assert store.snapshots.layer("vfs", "sha256:a") == new
+
+
 def test_reconcile_removes_the_unknown_and_reports_the_missing(store: Any) -> None:
     from dockp_storage_vfs.driver import VfsDriver
 
