@@ -1,0 +1,78 @@
+"""The command. Run by scripts/bench.sh, in mount and pid namespaces that end with it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import machine
+from bench.measures import Bench
+from bench.report import Section
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def main() -> int:
+    """Measure, print, and put the figures into the page; 1 when something failed to run, else 0."""
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="dockp beside runc, docker and podman")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; prints only")
+    parser.add_argument("--home", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--images", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--cgroup", required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    facts = machine.describe()
+    debian = options.images / "debian.tar"
+    bench = Bench(
+        options.home,
+        options.images / "busybox.tar",
+        debian if debian.exists() and not options.quick else None,
+        options.cgroup,
+        options.quick,
+    )
+    try:
+        sections = bench.all()
+    finally:
+        bench.close()
+    text = _page([*facts, *bench.versions], sections, options.quick)
+    print(text)
+    for what, verdict in (pair for section in sections for pair in section.verdicts()):
+        print(f"{what}: {verdict}")
+    if not options.quick and not bench.problems:
+        _write(_REPOSITORY / "docs" / "benchmarks.md", text)
+    for problem in bench.problems:
+        print(f"failed: {problem}", file=sys.stderr)
+    return 1 if bench.problems else 0
+
+
+def _page(facts: list[tuple[str, str]], sections: list[Section], quick: bool) -> str:
+    command = "scripts/bench.sh --quick" if quick else "make bench"
+    known = [("command", f"`{command}`"), ("date", datetime.date.today().isoformat()), *facts, ("source", _commit())]
+    lines = "\n".join(f"- {name}: {value}" for name, value in known)
+    return f"{lines}\n\n" + "\n".join(section.render() for section in sections)
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "-C", _REPOSITORY, "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return done.stdout.strip() or "no git checkout"
+
+
+def _write(page: Path, text: str) -> None:
+    before, found, rest = page.read_text().partition(_BEGIN)
+    _, ended, after = rest.partition(_END)
+    if not found or not ended:
+        raise SystemExit(f"{page} has no place for figures: it needs the lines {_BEGIN} and {_END}")
+    page.write_text(f"{before}{_BEGIN}\n\n{text}\n{_END}{after}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

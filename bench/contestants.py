@@ -1,0 +1,243 @@
+"""Who is compared, and how each is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.worker import Answer, Worker
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LIMIT = 120.0
+
+
+class Failure(Exception):
+    """A command of a contestant did not do what it was asked; the message has the command and what it said."""
+
+
+class Contestant:
+    """An engine in a corner of its own. ``home`` is its directory, ``cgroup`` the name of its cgroup parent."""
+
+    name: str
+    shims: str
+    """What the kernel calls its per-container processes (/proc/PID/comm)."""
+
+    def __init__(self, home: Path, cgroup: str) -> None:
+        self.home = home
+        self.cgroup = cgroup
+        home.mkdir(parents=True)
+        self.env = {"PATH": _PATH, "HOME": str(home), "LC_ALL": "C.UTF-8"}
+        self.worker = Worker()
+
+    def prefix(self) -> list[str]:
+        """The command with the options that every call needs."""
+        raise NotImplementedError
+
+    def version(self) -> str:
+        raise NotImplementedError
+
+    def prepare(self, image: Path) -> None:
+        """Start what has to run, import ``image`` as busybox."""
+        self.ok(*self.import_(image, "busybox"))
+
+    def import_(self, tar: Path, name: str) -> list[str]:
+        return ["import", str(tar), name]
+
+    def run(self, *arguments: str) -> list[str]:
+        return ["run", *arguments]
+
+    def timed(self, *arguments: str, code: int = 0) -> float:
+        """Seconds that one command took. Raises Failure."""
+        return self._checked(arguments, code)["seconds"]
+
+    def ok(self, *arguments: str) -> str:
+        """What it printed. Raises Failure."""
+        return str(self._checked(arguments, 0)["output"])
+
+    def _checked(self, arguments: Sequence[str], code: int) -> Answer:
+        argv = [*self.prefix(), *arguments]
+        answer = self.worker.call("run", argv=argv, env=self.env, timeout=_LIMIT)
+        if answer["code"] != code:
+            raise Failure(f"{' '.join(argv)}: exit {answer['code']}: {answer['output'].strip()[-400:]}")
+        return answer
+
+    def burst(self, commands: Sequence[Sequence[str]], clients: int) -> float:
+        """Seconds that all took, so many at a time. Raises Failure when one failed."""
+        argvs = [[*self.prefix(), *command] for command in commands]
+        done = self.worker.call("burst", argvs=argvs, clients=clients, env=self.env, timeout=_LIMIT)
+        bad = [answer for answer in done["answers"] if answer["code"] != 0]
+        if bad:
+            said = bad[0]["output"].strip()[-400:]
+            raise Failure(f"{len(bad)} of {len(argvs)} × {' '.join(argvs[0])}: exit {bad[0]['code']}: {said}")
+        return float(done["seconds"])
+
+    def remove(self, names: Sequence[str]) -> None:
+        self.ok("rm", "-f", *names)
+
+    def close(self) -> None:
+        self.worker.close()
+
+
+class Dockp(Contestant):
+    """Embedded: no daemon, no zygote."""
+
+    name = "dockp"
+    shims = "dockp-shim"
+
+    def __init__(self, home: Path, cgroup: str) -> None:
+        super().__init__(home, cgroup)
+        self.env |= {
+            "DOCKP_DATA_ROOT": str(home / "data"),
+            "DOCKP_EXEC_ROOT": "/run/dockp",
+            "DOCKP_CACHE_DIR": str(home / "cache"),
+            "DOCKP_CGROUP_PARENT": cgroup,
+        }
+
+    def prefix(self) -> list[str]:
+        return [str(Path(sys.executable).parent / "dockp")]
+
+    def version(self) -> str:
+        return f"{self.ok('--version').strip()}, Python {sys.version.split()[0]}"
+
+    def import_(self, tar: Path, name: str) -> list[str]:
+        return ["image", "import", str(tar), name]
+
+
+class Docker(Contestant):
+    """Debian's dockerd, warm, with its command."""
+
+    name = "docker"
+    shims = "containerd-shim"
+
+    def __init__(self, home: Path, cgroup: str) -> None:
+        super().__init__(home, cgroup)
+        self.env["DOCKER_HOST"] = "unix:///run/bench.sock"
+        self.env["DOCKER_CONFIG"] = str(home)
+
+    def prefix(self) -> list[str]:
+        return ["/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"]
+
+    def version(self) -> str:
+        return f"dockerd {self.ok('version', '--format', '{{.Server.Version}}').strip()}"
+
+    def prepare(self, image: Path) -> None:
+        log = self.home / "dockerd.log"
+        argv = ["dockerd", "--host", self.env["DOCKER_HOST"], "--data-root", str(self.home / "data")]
+        argv += ["--exec-root", "/run/docker-exec", "--pidfile", "/run/dockerd.pid"]
+        argv += ["--cgroup-parent", f"/{self.cgroup}", "--exec-opt", "native.cgroupdriver=cgroupfs"]
+        self.worker.call("daemon", argv=argv, env=self.env, log=str(log))
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.version()
+                break
+            except Failure as failure:
+                if time.monotonic() > deadline:
+                    lines = log.read_text().splitlines()
+                    raise Failure(f"dockerd did not start: {lines[-1] if lines else failure}") from None
+            time.sleep(0.2)
+        super().prepare(image)
+
+
+class Podman(Contestant):
+    """Debian's podman, with the runtime and network it chooses itself."""
+
+    name = "podman"
+    shims = "conmon"
+
+    def __init__(self, home: Path, cgroup: str) -> None:
+        super().__init__(home, cgroup)
+        # Its default asks for more open files than a machine without CAP_SYS_RESOURCE may give.
+        files, processes = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+        limits = [f"nofile={files}:{files}", f"nproc={processes}:{processes}"]
+        config = f'[containers]\ndefault_ulimits = {json.dumps(limits)}\n[engine]\nevents_logger = "file"\n'
+        (home / "containers.conf").write_text(config)
+        self.env["CONTAINERS_CONF"] = str(home / "containers.conf")
+
+    def prefix(self) -> list[str]:
+        return ["podman", "--root", str(self.home / "data"), "--runroot", "/run/podman", "--cgroup-manager", "cgroupfs"]
+
+    def version(self) -> str:
+        info = json.loads(self.ok("info", "--format", "json"))
+        return f"podman {info['version']['Version']} with {info['host']['ociRuntime']['name']}"
+
+    def run(self, *arguments: str) -> list[str]:
+        return ["run", "--cgroup-parent", f"/{self.cgroup}", *arguments]
+
+    def remove(self, names: Sequence[str]) -> None:
+        self.ok("rm", "-f", "-t", "0", *names)
+
+
+class Bundles:
+    """OCI bundles of one busybox, with and without a seccomp profile, for runc and for dockp's runtime."""
+
+    def __init__(self, home: Path, image: Path, cgroup: str) -> None:
+        self.home = home
+        self._cgroup = cgroup
+        rootfs = home / "rootfs"
+        rootfs.mkdir(parents=True)
+        subprocess.run(["tar", "-C", rootfs, "-xf", image], check=True, timeout=60)
+        subprocess.run(["runc", "spec"], cwd=home, check=True, timeout=20)
+        self._spec = json.loads((home / "config.json").read_text())
+
+    def make(self, who: str, seccomp: bool) -> Path:
+        """``runc spec``'s document with Docker's capabilities and, if so, its seccomp profile, running ``true``."""
+        from dockp.containers.seccomp import default_profile
+        from dockp.containers.security import DEFAULT
+
+        spec = json.loads(json.dumps(self._spec))
+        granted = list(DEFAULT)
+        spec["process"] |= {"terminal": False, "args": ["true"], "noNewPrivileges": False}
+        spec["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), granted)
+        spec["process"].pop("rlimits", None)
+        spec["root"] = {"path": "rootfs", "readonly": False}
+        spec["linux"]["cgroupsPath"] = f"/{self._cgroup}/{who}"
+        if seccomp:
+            spec["linux"]["seccomp"] = default_profile(frozenset(granted))
+        bundle = self.home / f"{who}{'-seccomp' if seccomp else ''}"
+        bundle.mkdir()
+        shutil.copytree(self.home / "rootfs", bundle / "rootfs", symlinks=True)
+        (bundle / "config.json").write_text(json.dumps(spec))
+        return bundle
+
+
+class Runc(Contestant):
+    """``runc run`` on a bundle."""
+
+    name = "runc"
+
+    def prefix(self) -> list[str]:
+        return ["runc", "--root", "/run/runc-bench"]
+
+    def version(self) -> str:
+        return self.ok("--version").splitlines()[0].replace("version ", "")
+
+    def once(self, bundle: Path) -> float:
+        return self.timed("run", "--bundle", str(bundle), "alone")
+
+
+def shim_memory(comm: str = "", pids: Iterable[int] = ()) -> list[float]:
+    """Proportional set sizes, in bytes, of these processes, and of every process here with this name."""
+    found = []
+    wanted = set(pids)
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            if pid not in wanted and Path(f"/proc/{pid}/comm").read_text().strip() != comm:
+                continue
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:  # it has ended
+            continue
+        match = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+        if match:
+            found.append(int(match[1]) * 1024.0)
+    if not found:
+        raise Failure(f"no process {comm or sorted(wanted)} to measure")
+    return found
