@@ -9,7 +9,7 @@ from attrs import evolve
 
 from dockp.containers.context import Context
 from dockp.containers.record import Container, with_task
-from dockp.containers.settling import end_shim, release, settle
+from dockp.containers.settling import drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State
 from dockp.spi.errors import Conflict, NotFound
 
@@ -24,8 +24,9 @@ def remove(context: Context, container: Container, *, force: bool, volumes: bool
             end_shim(context, current.id)
             with contextlib.suppress(NotFound):  # --rm: settling removes it too
                 settle(context, container.id)
-        if context.table.peek(container.id) is not None:
-            erase(context, container.id, volumes=volumes)
+        left = context.table.peek(container.id)
+        if left is not None:
+            erase(context, left, volumes=volumes)
 
 
 def _running(container: Container) -> str:
@@ -37,20 +38,17 @@ def _running(container: Container) -> str:
     )
 
 
-def erase(context: Context, container_id: str, *, volumes: bool) -> None:
+def erase(context: Context, container: Container, *, volumes: bool) -> None:
     """Remove a container that does not run; the caller holds its lock. Journaled: once begun, it is finished."""
-    container = context.table.peek(container_id)
-    if container is None:
-        return
     # Dead until the very end: whoever sees it meanwhile, or after a failure, sees that only removing helps.
     doomed = evolve(with_task(container, state=State.REMOVING), active=False)
     with context.journal.operation(
         "container.remove",
-        container_id,
+        container.id,
         record=lambda connection: context.table.save(connection, doomed),
         volumes=volumes,
     ):
-        finish(context, container_id, volumes=volumes)
+        finish(context, container.id, volumes=volumes)
 
 
 def finish(context: Context, container_id: str, *, volumes: bool) -> None:
@@ -59,7 +57,13 @@ def finish(context: Context, container_id: str, *, volumes: bool) -> None:
     if container is None:
         return
     try:
-        release(context, container, killed=context.run_dir(container_id).exists())
+        state = context.supervisor.state(container_id)
+        killed = context.run_dir(container_id).exists() and (state is None or state.lost or state.status != "exited")
+        if killed:
+            # Its shim may still be on its way out, if whoever attached to it was killed before the start.
+            end_shim(context, container_id)
+        release(context, container, killed=killed)
+        drop_run_dir(context, container_id)
         for snapshot in context.snapshots.owned_by(container_id):
             context.snapshots.remove(snapshot.id)
         context.volumes.let_go(container_id, remove_anonymous=volumes)

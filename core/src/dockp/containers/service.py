@@ -113,6 +113,7 @@ class ContainerService:
             if current is None:
                 raise NotFound(f"No such container: {ref}")
             self._context.table.save(connection, evolve(current, name=bare))
+            self._context.networks.rename(current.id, bare)
 
     # Streams
 
@@ -331,6 +332,7 @@ class ContainerService:
         """Take every exit record that is waiting."""
         for container in self._context.table.all(active_only=True):
             self._now(container)
+        settling.clear_strays(self._context)
 
     def settle_one(self, container_id: str) -> None:
         """Take one container's exit record, if it ended."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import time
@@ -19,6 +20,7 @@ from dockp.containers.record import Container, Task
 from dockp.containers.states import State
 from dockp.spi.errors import DockpError, NotFound, SystemFault
 from dockp.spi.runtime import RuntimeFailure
+from dockp.store.snapshots import lock_offset
 from dockp.supervisor.client import ShimClient
 from dockp.supervisor.state import TaskState
 
@@ -57,9 +59,8 @@ def settle(context: Context, container_id: str) -> Container:
         return live
     state = context.supervisor.state(container.id)
     ended = _ended(container, state)
-    with context.database.write() as connection:
-        context.table.save(connection, ended)
-        context.table.drop_execs(connection, container.id)
+    # While the record says active, whoever comes next begins this anew: so the record comes after what must be freed,
+    # and only then the folder, which holds the exit code until then.
     release(context, ended, killed=state is None or state.lost)
     if context.registry.moments:
         from dockp.containers.describe import inspect
@@ -69,24 +70,62 @@ def settle(context: Context, container_id: str) -> Container:
     if container.request.host.auto_remove:
         from dockp.containers.removal import erase
 
-        erase(context, container.id, volumes=True)
+        erase(context, ended, volumes=True)
+    else:
+        with context.database.write() as connection:
+            context.table.save(connection, ended)
+            context.table.drop_execs(connection, container.id)
+        drop_run_dir(context, container.id)
     return ended
 
 
 def release(context: Context, container: Container, *, killed: bool) -> None:
-    """Free what only a running container needs: its endpoints and ports, its bundle, and remains of a killed shim."""
+    """Free what only a running container needs: its endpoints and ports, and what a killed shim left. Idempotent."""
     client = context.take_client(container.id)
     if client is not None:
         client.close()
+    # The rest must be freed whatever fails here; what stays is found again by its driver's inventory.
     if killed:
         driver = context.exec_driver(container.exec_driver)
-        driver.clean(container.id, (container.request.host.cgroup_parent or context.config.cgroup_parent).strip("/"))
+        try:
+            driver.clean(
+                container.id, (container.request.host.cgroup_parent or context.config.cgroup_parent).strip("/")
+            )
+        except DockpError as error:
+            _log.warning("container %s: cannot remove what its shim left: %s", container.id[:12], error)
     try:
         context.networks.release(container.id)
     except DockpError as error:
-        # The rest must still be freed; what stays of the network is found again by its driver's inventory.
         _log.warning("container %s: cannot release its network: %s", container.id[:12], error)
-    shutil.rmtree(context.run_dir(container.id), ignore_errors=True)
+
+
+def drop_run_dir(context: Context, container_id: str) -> None:
+    """Remove what a container has while it runs."""
+    shutil.rmtree(context.run_dir(container_id), ignore_errors=True)
+
+
+def clear_strays(context: Context) -> None:
+    """Remove the run folders of containers that do not run, and what such a folder stands for.
+
+    Commands leave them that were killed just after a container's end, or between attaching to one and starting it.
+    """
+    try:
+        folders = set(os.listdir(context.run_dir("")))
+    except FileNotFoundError:
+        return
+    folders -= {container.id for container in context.table.all(active_only=True)}
+    for container_id in folders:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(context.locks.hold(lock_offset("container", container_id), wait=False))
+            except BlockingIOError:
+                continue  # somebody is at it
+            container = context.table.peek(container_id)
+            if context.supervisor.alive(container_id) or (container is not None and container.active):
+                continue
+            if container is not None:
+                release(context, container, killed=True)
+            drop_run_dir(context, container_id)
 
 
 def end_shim(context: Context, container_id: str) -> None:

@@ -47,7 +47,9 @@ class LocalEngine:
         self.volumes = LocalVolumes(self._context.volumes)
         self.networks = LocalNetworks(self._context.networks, self.containers.settle_all)
         self.system = LocalSystem(self._context, self._drivers, self.containers.settle_all)
-        self._context.journal.recover()
+        if self._context.journal.recover():
+            # A command died here: what it took of the network is looked for too.
+            self._context.networks.reconcile()
 
     def __enter__(self) -> LocalEngine:
         return self

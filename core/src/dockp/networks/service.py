@@ -89,24 +89,26 @@ class NetworkService:
 
     # Networks.
 
-    def predefined(self) -> None:
-        """Make sure that ``bridge``, ``host`` and ``none`` exist. Cheap when they do."""
+    def predefined(self, *, bridge: bool = True) -> None:
+        """Make sure that ``host`` and ``none`` exist, and ``bridge`` unless it is not needed. Cheap when they do."""
+        names = PREDEFINED if bridge else ("host", "none")
+        marks = ", ".join("?" * len(names))
         with self._database.read() as connection:
-            found = store.networks(connection, "name IN (?, ?, ?)", PREDEFINED)
-        if len(found) == len(PREDEFINED):
+            found = store.networks(connection, f"name IN ({marks})", names)
+        if len(found) == len(names):
             return
-        from dockp.networks.creation import WantedNetwork, free_bridge_name
-
         with self._database.write() as connection:
             existing = {record.name for record in store.networks(connection)}
-            for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
-                if name in existing:
-                    continue
-                wanted = WantedNetwork(name=name, driver=driver)
-                if name == "bridge":
-                    options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: free_bridge_name()}
-                    wanted = evolve(wanted, options=options)
-                self._insert(connection, wanted, predefined=True)
+            for name, driver in (("host", "host"), ("none", "null")):
+                if name not in existing:
+                    self._insert(connection, WantedNetwork(name=name, driver=driver), predefined=True)
+            if bridge and "bridge" not in existing:
+                options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: _free_bridge_name()}
+                wanted = WantedNetwork(name="bridge", driver="bridge", options=options)
+                made = self._insert(connection, wanted, predefined=True)
+                # Its link is made before anybody can see the record: only then do its name and its subnet belong to
+                # this data root, and another root's engine chooses others.
+                self._driver("bridge").create_network(made.for_driver())
 
     def create(self, wanted: WantedNetwork) -> NetworkRecord:
         """Make a network. Raises: AlreadyExists for its name; Conflict for its pools; InvalidArgument."""
@@ -167,7 +169,7 @@ class NetworkService:
     def get(self, reference: str) -> NetworkRecord:
         """A network by name, id, or beginning of an id. Raises: NotFound; InvalidArgument when it is ambiguous."""
         if reference in PREDEFINED:
-            self.predefined()
+            self.predefined(bridge=reference == "bridge")
         with self._database.read() as connection:
             return self._find(connection, reference)
 
@@ -231,7 +233,7 @@ class NetworkService:
         """
         wanted = wanted or WantedEndpoint()
         if reference in PREDEFINED:
-            self.predefined()
+            self.predefined(bridge=reference == "bridge")
         with self._database.write() as connection:
             network = self._find(connection, reference)
             mine = store.endpoints(connection, container=container_id)
