@@ -395,3 +395,9 @@ def split_lower_directories(value: str) -> list[str]:
         else:
             paths[-1] += letter
     return [path for path in paths if path]
+
+
+def known_words() -> list[str]:
+    """Every option word that is not a file system's own, sorted."""
+    words = {*_ATTRIBUTES, *("r" + word for word in _ATTRIBUTES), *PROPAGATION, "bind", "rbind", "idmap", "ridmap"}
+    return sorted(words)

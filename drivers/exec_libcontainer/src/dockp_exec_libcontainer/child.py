@@ -33,11 +33,28 @@ class Job:
         process: the OCI process object. stdio: descriptors to become 0, 1, 2. spec: the container's whole spec.
         id: the container's. new_user_namespace: whether ids must be taken after the maps are written.
         filter: seccomp program and flags, or None. tasks: what `cgroups.join_self` takes.
+        tied: whether to die with the shim. keyring: whether to get a session keyring of its own.
+        first_closed: descriptors from this one on are closed on execve; those from 3 up to it are passed on.
     """
 
-    __slots__ = ("bundle", "filter", "id", "new_user_namespace", "process", "spec", "stdio", "tasks")
+    __slots__ = (
+        "bundle",
+        "filter",
+        "first_closed",
+        "id",
+        "keyring",
+        "new_user_namespace",
+        "process",
+        "spec",
+        "stdio",
+        "tasks",
+        "tied",
+    )
 
     tasks: list[int]
+    tied: bool
+    keyring: bool
+    first_closed: int
 
     def __init__(
         self,
@@ -172,6 +189,8 @@ def _become_root() -> None:
 
 
 def _keyring(job: Job) -> None:
+    if not job.keyring:
+        return
     # A keyring of its own, or the command would see the keys of whoever started the shim.
     try:
         process.join_session_keyring(f"_ses.{job.id}")
@@ -265,12 +284,13 @@ def settle(job: Job, line: Channel, writers: list[tuple[int, bytes]]) -> None:
     os.umask(identity.DEFAULT_UMASK if user.get("umask") is None else user["umask"])
     job.process = {**wanted, "env": env, "file": lookup.find_command(wanted["args"][0], env.get("PATH", ""))}
     # After the last change of ids, which clears it. A shim that died before this line is noticed at the next expect().
-    process.set_parent_death_signal(_SIGKILL)
+    if job.tied:
+        process.set_parent_death_signal(_SIGKILL)
 
 
 def execute(job: Job) -> None:
     """execve(2). The seccomp filter comes as late as possible, so that it need not allow what this code does."""
-    process.close_on_exec_from(3)
+    process.close_on_exec_from(job.first_closed)
     if job.filter and job.process.get("noNewPrivileges"):
         seccomp.load(*job.filter)
     path = job.process["file"]

@@ -28,13 +28,18 @@ _SIGKILL = 9
 class Runtime:
     """One container. Single-threaded processes only.
 
-    Options: ``cache``: directory of compiled seccomp profiles.
+    Options: ``cache``: directory of compiled seccomp profiles. For `dockp_exec_libcontainer.command`, which is no
+    shim: ``outlive``: "yes" lets the container's processes live on when this process ends; ``keyring``: "no" keeps
+    the session keyring; ``preserve-fds``: how many descriptors from 3 on the command gets as well.
     """
 
     def __init__(self, id: str, bundle: str, options: dict[str, str]) -> None:
         self.id = id
         self.bundle = bundle
         self._cache = options.get("cache", "")
+        self._tied = options.get("outlive") != "yes"
+        self._keyring = options.get("keyring") != "no"
+        self._first_closed = 3 + int(options.get("preserve-fds") or 0)
         self._spec: dict[str, Any] = {}
         self._warnings: list[str] = []
         self._cgroup: cgroups.Cgroup | None = None
@@ -45,6 +50,21 @@ class Runtime:
         self._oom_kills = 0
 
     # -- life --
+
+    def adopt(self, pid: int, enter: int) -> None:
+        """Go on with a container that another process created: its init, and what `entrance` said there.
+
+        Raises RuntimeFailure; ProcessLookupError when init is gone.
+        """
+        self._spec = specs.read(self.bundle)
+        self._cgroup = self._find_cgroup(self._spec["linux"])
+        self._pidfd = namespaces.pidfd_open(pid) if pid else -1
+        self._pid, self._enter = pid, enter
+
+    @property
+    def entrance(self) -> int:
+        """The namespaces that `exec` enters, for `adopt`."""
+        return self._enter
 
     def create(self, stdio: tuple[int, int, int], netns: int | None) -> int:
         """See `dockp.spi.runtime.Runtime.create`."""
@@ -87,6 +107,7 @@ class Runtime:
         if cgroup.frozen():
             raise RuntimeFailure("the container is paused: unpause it before exec")
         job = child.ExecJob(self.id, self.bundle, self._spec, process, stdio, self._filter(), False)
+        self._tell(job)
         job.target = self._pidfd
         job.flags = self._enter & ~namespaces.CLONE_NEWPID
         notes: list[str] = []
@@ -157,6 +178,10 @@ class Runtime:
         except OSError as failure:
             raise RuntimeFailure(_words(failure)) from failure
 
+    def paused(self) -> bool:
+        """Whether `pause` is in force, asked of the kernel."""
+        return self._cgroup is not None and self._cgroup.frozen()
+
     def update(self, resources: dict[str, Any]) -> list[str]:
         """See `dockp.spi.runtime.Runtime.update`."""
         if self._cgroup is None:
@@ -188,10 +213,7 @@ class Runtime:
 
     def _make_cgroup(self, linux: dict[str, Any]) -> cgroups.Cgroup:
         resources = linux.get("resources") or {}
-        try:
-            cgroup = cgroups.Cgroup(cgroups.resolve_path(linux.get("cgroupsPath") or "", self.id))
-        except ValueError as failure:
-            raise RuntimeFailure(str(failure)) from failure
+        cgroup = self._find_cgroup(linux)
         if cgroup.exists() and cgroup.pids():
             raise RuntimeFailure(f"cgroup {cgroup.path} is in use by other processes")
         # From here on remove() has something to remove.
@@ -201,9 +223,19 @@ class Runtime:
         self._warnings += cgroup.limit_devices(device_rules(linux))
         return cgroup
 
+    def _find_cgroup(self, linux: dict[str, Any]) -> cgroups.Cgroup:
+        try:
+            return cgroups.Cgroup(cgroups.resolve_path(linux.get("cgroupsPath") or "", self.id))
+        except ValueError as failure:
+            raise RuntimeFailure(str(failure)) from failure
+
+    def _tell(self, job: child.Job) -> None:
+        job.tied, job.keyring, job.first_closed = self._tied, self._keyring, self._first_closed
+
     def _spawn_init(self, plan: Plan, cgroup: cgroups.Cgroup, stdio: tuple[int, int, int]) -> int:
         spec, linux = self._spec, self._spec["linux"]
         job = child.InitJob(self.id, self.bundle, spec, spec["process"], stdio, self._filter(), plan.new_user_namespace)
+        self._tell(job)
         job.root = plan.root
         job.steps = plan.steps
         job.late = plan.late
