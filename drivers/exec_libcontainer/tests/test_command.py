@@ -199,7 +199,7 @@ def test_descriptors_are_preserved_when_asked(command: Command, bundle: Containe
     os.close(writer)
     try:
         arguments = ("run", "--preserve-fds", "1", "--bundle", str(bundle.bundle), "one")
-        out = command(*arguments, prefix=["sh", "-c", f'exec 3<&{reader} && exec "$@"', "sh"], pass_fds=(reader,))
+        out = command(*arguments, prefix=["bash", "-c", f'exec 3<&{reader} && exec "$@"', "bash"], pass_fds=(reader,))
     finally:
         os.close(reader)
     assert out == "through"

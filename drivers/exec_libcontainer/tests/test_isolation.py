@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,36 @@ def test_a_symlink_in_the_image_leads_no_mount_outside(container: Container, tmp
     assert not Path("/etc/place").exists()
     nsenter = ["nsenter", "--mount", "--target", str(container.box.process.pid), "--"]
     subprocess.run([*nsenter, "test", "!", "-e", "/etc/place"], check=True)
+
+
+def test_a_mount_point_swapped_for_a_symlink_leads_nowhere_outside(box: Box, tmp_path: Path) -> None:
+    """Somebody with write access to a shared volume renames while the container is made (CVE-2021-30465)."""
+    volume, evil, outside = tmp_path / "volume", tmp_path / "evil", tmp_path / "outside"
+    for directory in (volume, evil, outside, volume / "place"):
+        directory.mkdir()
+    (evil / "mark").touch()
+    (volume / "link").symlink_to(outside)
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for one, other in (("place", "kept"), ("link", "place"), ("place", "link"), ("kept", "place")):
+                with contextlib.suppress(OSError):
+                    os.rename(volume / one, volume / other)
+
+    attacker = threading.Thread(target=swap)
+    attacker.start()
+    try:
+        for _ in range(25):
+            container = box.container()
+            container.mount("/volume", "bind", str(volume), "bind")
+            container.mount("/volume/place/below", "bind", str(evil), "bind")
+            with contextlib.suppress(RuntimeFailure):
+                container.run()
+    finally:
+        done.set()
+        attacker.join()
+    assert not list(outside.iterdir())
 
 
 def test_a_dangling_symlink_as_mount_point_is_resolved_inside(container: Container, tmp_path: Path) -> None:
