@@ -28,9 +28,10 @@ def lab(tmp_path: Path) -> Iterator[StorageLab]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"overlay2.metacpy": "true"}, "it knows overlay2.metacopy, overlay2.index, overlay2.volatile"),
+        ({"overlay2.metacpy": "true"}, "it knows overlay2.metacopy, overlay2.volatile"),
         ({"metacopy": "true"}, "unknown option 'metacopy'"),
-        ({"overlay2.index": "maybe"}, "option overlay2.index takes true or false, not 'maybe'"),
+        ({"overlay2.volatile": "maybe"}, "option overlay2.volatile takes true or false, not 'maybe'"),
+        ({"overlay2.index": "true"}, "changes to hard links would stay outside of the layer"),
         ({"overlay2.size": "10G"}, "cannot limit the size"),
         ({"size": "10G"}, "cannot limit the size"),
     ],

@@ -45,12 +45,12 @@ def test_a_view_of_several_layers_is_an_overlay_without_upper_directory() -> Non
 
 
 def test_every_option_changes_its_words() -> None:
-    options = Overlay2Options(metacopy=True, index=True, volatile=True)
+    options = Overlay2Options(metacopy=True, volatile=True)
     assert plan.writable("/u", "/w", ["/l"], options).options == (
         "lowerdir+=/l",
         "upperdir=/u",
         "workdir=/w",
-        "index=on",
+        "index=off",
         "metacopy=on",
         "redirect_dir=on",
         "volatile",

@@ -323,7 +323,7 @@ def a_hard_link_to_a_lower_file_can_be_made(lab: StorageLab) -> None:
 
 @check
 def hard_links_of_a_lower_layer_stay_one_file_when_written(lab: StorageLab) -> None:
-    """A write through one name shows under the other. Limit: overlay without index copies one name up alone."""
+    """A write through one name shows under the other. Limit: overlay copies one name up alone."""
 
     def fill(path: str) -> None:
         write(f"{path}/a", content="old")
@@ -333,6 +333,36 @@ def hard_links_of_a_lower_layer_stay_one_file_when_written(lab: StorageLab) -> N
     lab.snapshot("2", "1", lambda path: write(f"{path}/a", content="new"))
     with lab.mounted("2") as path:
         _same("new", read(f"{path}/b"))
+
+
+@check
+def a_change_to_a_hard_link_of_a_lower_layer_reaches_views_and_children(lab: StorageLab) -> None:
+    """Change one of two names, the other deleted before: views, and children once sealed, show the change.
+
+    Overlay with its index on keeps such a change in the work directory alone."""
+
+    def fill(path: str) -> None:
+        write(f"{path}/a", content="old")
+        os.link(f"{path}/a", f"{path}/b")
+
+    def change(path: str) -> None:
+        os.unlink(f"{path}/a")
+        os.chmod(f"{path}/b", 0o600)
+        with open(f"{path}/b", "a", encoding="utf-8") as file:
+            file.write(" and new")
+
+    def expect(path: str) -> None:
+        mode = stat.S_IMODE(os.stat(f"{path}/b").st_mode)
+        _same((["b"], 0o600, "old and new"), (os.listdir(path), mode, read(f"{path}/b")))
+
+    lab.layer("1", None, fill)
+    lab.snapshot("2", "1", change)
+    with lab.mounted("2", read_only=True) as path:
+        expect(path)
+    lab.driver.seal("2")
+    lab.snapshot("3", "2")
+    with lab.mounted("3") as path:
+        expect(path)
 
 
 @check
@@ -1027,8 +1057,10 @@ def _apply_and_compare(lab: StorageLab, name: str, layers: list[list[Edit]]) -> 
         if parent is not None:
             with lab.mounted(parent) as path:
                 _no_difference("the parent", before, manifest(path))
-        _apply_changes(lab, id, parent, copy)
+        layer = _pack(lab, id, parent)
+        apply_layer(layer, copy)
         _no_difference("the parent with the changes applied", expected, manifest(copy))
+        _unpack_again(lab, layer, parent, expected)
         _compare_lists(lab, id, parent)
         lab.driver.seal(id)
         parent, before = id, dict(expected)
@@ -1041,7 +1073,8 @@ def _no_difference(what: str, expected: dict[str, Node], actual: dict[str, Node]
     assert not lines, f"{what} differs:\n" + "\n".join(lines)
 
 
-def _apply_changes(lab: StorageLab, id: str, parent: str | None, copy: str) -> None:
+def _pack(lab: StorageLab, id: str, parent: str | None) -> BytesIO:
+    """The layer of ``id``, from the driver's directory of changes where there is one, else from both trees."""
     layer = BytesIO()
     changes = lab.driver.changes(id)
     if changes is not None:
@@ -1053,7 +1086,19 @@ def _apply_changes(lab: StorageLab, id: str, parent: str | None, copy: str) -> N
         with lab.mounted(parent) as lower, lab.mounted(id, read_only=True) as upper:
             pack_changes((lower, upper), layer)
     layer.seek(0)
-    apply_layer(layer, copy)
+    return layer
+
+
+def _unpack_again(lab: StorageLab, layer: BytesIO, parent: str | None, expected: dict[str, Node]) -> None:
+    """Unpacked into the directory of changes of a new snapshot, the layer shows the same tree."""
+    lab.driver.create("again", parent, {})
+    changes = lab.driver.changes("again")
+    if changes is not None:
+        layer.seek(0)
+        apply_layer(layer, changes.path, "overlay" if changes.whiteouts == "overlay" else "delete")
+        with lab.mounted("again") as path:
+            _no_difference("the layer unpacked into the directory of changes", expected, manifest(path))
+    lab.driver.remove("again")
 
 
 def _compare_lists(lab: StorageLab, id: str, parent: str | None) -> None:

@@ -19,12 +19,10 @@ class Overlay2Options:
     Attributes:
         metacopy: a change of owner or mode copies only metadata up; renames record a redirect. The upper directory
             then no longer tells all changes, so diffs walk two trees.
-        index: keep hard links together when one of their names is copied up.
         volatile: never wait for the disk. Fast, and a power cut may tear containers and images.
     """
 
     metacopy: bool = False
-    index: bool = False
     volatile: bool = False
 
     @classmethod
@@ -37,6 +35,11 @@ class Overlay2Options:
             if name == "size":
                 raise InvalidArgument(
                     "storage driver overlay2 cannot limit the size of snapshots on this file system: leave out size"
+                )
+            if name == "index":
+                raise InvalidArgument(
+                    "storage driver overlay2 cannot work with overlay's index: changes to hard links would stay "
+                    "outside of the layer, where its children do not see them; leave out overlay2.index"
                 )
             if name not in known or not key.startswith(_PREFIX):
                 expected = ", ".join(_PREFIX + name for name in known)

@@ -16,7 +16,9 @@ def writable(upper: str, work: str, lowers: Sequence[str], options: Overlay2Opti
     if not lowers:
         return Mount(type="bind", source=upper, options=("bind",))
     words = [f"lowerdir+={lower}" for lower in lowers]
-    words += [f"upperdir={upper}", f"workdir={work}", f"index={_on(options.index)}", *_copying(options)]
+    # With the index on, a change to a hard link of a lower layer may be recorded in the work directory alone: the
+    # snapshot shows it, its children and its diff do not.
+    words += [f"upperdir={upper}", f"workdir={work}", "index=off", *_copying(options)]
     if options.volatile:
         words.append("volatile")
     return Mount(type="overlay", source="overlay", options=tuple(words))
@@ -34,7 +36,3 @@ def _copying(options: Overlay2Options) -> tuple[str, ...]:
     # Said in full either way, since distributions build kernels with different defaults. Without metacopy no redirect
     # may be followed either: one that came with a hostile layer could show directories from elsewhere in the chain.
     return ("metacopy=on", "redirect_dir=on") if options.metacopy else ("metacopy=off", "redirect_dir=nofollow")
-
-
-def _on(value: bool) -> str:
-    return "on" if value else "off"

@@ -1,6 +1,6 @@
 """Find out whether overlay works on a directory by trying it, in a child process with a mount namespace of its own.
 
-Run as a program (``python -m dockp_storage_overlay2.probe DIRECTORY METACOPY INDEX VOLATILE``) this module is that
+Run as a program (``python -m dockp_storage_overlay2.probe DIRECTORY METACOPY VOLATILE``) this module is that
 child. It must be executed, not forked: the engine may have threads, and unshare in a thread would leave the rest of
 the process in another namespace.
 """
@@ -107,7 +107,7 @@ def _supports_d_type(scratch: str) -> bool:
 
 def _trial_in_child(scratch: str, options: Overlay2Options) -> str:
     """Run the trial; return what went wrong in one line, or ""."""
-    flags = [_word(options.metacopy), _word(options.index), _word(options.volatile)]
+    flags = [_word(options.metacopy), _word(options.volatile)]
     # -P: the directory the user happens to stand in must not be searched for modules by a process of root.
     command = [sys.executable, "-P", "-m", __name__, scratch, *flags]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -152,9 +152,9 @@ def _word(value: bool) -> str:
 
 def _main() -> int:
     scratch, *flags = sys.argv[1:]
-    metacopy, index, volatile = (flag == "true" for flag in flags)
+    metacopy, volatile = (flag == "true" for flag in flags)
     try:
-        _trial(scratch, Overlay2Options(metacopy=metacopy, index=index, volatile=volatile))
+        _trial(scratch, Overlay2Options(metacopy=metacopy, volatile=volatile))
     except OSError as error:
         sys.stderr.write(f"{error.strerror or error}\n")
         return 1
