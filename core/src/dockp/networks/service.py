@@ -97,13 +97,15 @@ class NetworkService:
             found = store.networks(connection, f"name IN ({marks})", names)
         if len(found) == len(names):
             return
+        from dockp.networks.creation import WantedNetwork, free_bridge_name
+
         with self._database.write() as connection:
             existing = {record.name for record in store.networks(connection)}
             for name, driver in (("host", "host"), ("none", "null")):
                 if name not in existing:
                     self._insert(connection, WantedNetwork(name=name, driver=driver), predefined=True)
             if bridge and "bridge" not in existing:
-                options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: _free_bridge_name()}
+                options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: free_bridge_name()}
                 wanted = WantedNetwork(name="bridge", driver="bridge", options=options)
                 made = self._insert(connection, wanted, predefined=True)
                 # Its link is made before anybody can see the record: only then do its name and its subnet belong to
@@ -327,19 +329,30 @@ class NetworkService:
         with self._database.write() as connection:
             store.rename_endpoints(connection, container_id, name)
 
-    def release(self, container_id: str) -> None:
+    def release(self, container_id: str, *, published: bool = False) -> None:
         """Give up everything a container had: places, addresses, published ports. Its sandbox has ended, or is about
-        to. Nothing there is success."""
+        to. Nothing there is success.
+
+        Args: published: it may have published ports, though no record of them is left: an earlier release was cut
+        short.
+        """
         with self._database.read() as connection:
-            if not store.endpoints(connection, container=container_id):
-                return
-        with self._database.write() as connection:
             found = store.endpoints(connection, container=container_id)
-            publishing = bool(store.ports(connection, container=container_id))
-            store.depart(connection, found, time.time_ns())
-        if publishing:
-            for endpoint in found:
-                self.ports.publish(endpoint.network)
+            recorded = bool(store.ports(connection, container=container_id))
+        if not found:
+            return
+        try:
+            # The places go last: while they are there, whoever comes after a kill releases once more.
+            if recorded:
+                with self._database.write() as connection:
+                    for endpoint in found:
+                        store.set_ports(connection, endpoint.id, ())
+            if recorded or published:
+                for endpoint in found:
+                    self.ports.publish(endpoint.network)
+        finally:
+            with self._database.write() as connection:
+                store.depart(connection, store.endpoints(connection, container=container_id), time.time_ns())
         self._sweep(time.time_ns() - _SWEEP_AFTER)
 
     def _sweep(self, before: int, network: str | None = None) -> None:
