@@ -1,1 +1,1 @@
-"""The benchmark: dockp beside runc, docker and podman, in one run on one machine. Start it with ``scripts/bench.sh``."""
+"""The benchmark: dockp beside runc, docker and podman in one run on one machine. Started by ``scripts/bench.sh``."""

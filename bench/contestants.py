@@ -56,7 +56,7 @@ class Contestant:
 
     def timed(self, *arguments: str, code: int = 0) -> float:
         """Seconds that one command took. Raises Failure."""
-        return self._checked(arguments, code)["seconds"]
+        return float(self._checked(arguments, code)["seconds"])
 
     def ok(self, *arguments: str) -> str:
         """What it printed. Raises Failure."""
@@ -66,7 +66,7 @@ class Contestant:
         argv = [*self.prefix(), *arguments]
         answer = self.worker.call("run", argv=argv, env=self.env, timeout=_LIMIT)
         if answer["code"] != code:
-            raise Failure(f"{' '.join(argv)}: exit {answer['code']}: {answer['output'].strip()[-400:]}")
+            raise Failure(f"{' '.join(argv)}: exit {answer['code']}: {_last(answer)}")
         return answer
 
     def burst(self, commands: Sequence[Sequence[str]], clients: int) -> float:
@@ -75,15 +75,21 @@ class Contestant:
         done = self.worker.call("burst", argvs=argvs, clients=clients, env=self.env, timeout=_LIMIT)
         bad = [answer for answer in done["answers"] if answer["code"] != 0]
         if bad:
-            said = bad[0]["output"].strip()[-400:]
-            raise Failure(f"{len(bad)} of {len(argvs)} × {' '.join(argvs[0])}: exit {bad[0]['code']}: {said}")
+            first = bad[0]
+            raise Failure(f"{len(bad)} of {len(argvs)} × {' '.join(argvs[0])}: exit {first['code']}: {_last(first)}")
         return float(done["seconds"])
 
-    def remove(self, names: Sequence[str]) -> None:
-        self.ok("rm", "-f", *names)
+    def remove(self, names: Sequence[str]) -> float:
+        """Remove containers by force; seconds that took. Raises Failure."""
+        return self.timed("rm", "-f", *names)
 
     def close(self) -> None:
         self.worker.close()
+
+
+def _last(answer: Answer) -> str:
+    lines = str(answer["output"]).strip().splitlines()
+    return lines[-1] if lines else "no output"
 
 
 class Dockp(Contestant):
@@ -105,7 +111,7 @@ class Dockp(Contestant):
         return [str(Path(sys.executable).parent / "dockp")]
 
     def version(self) -> str:
-        return f"{self.ok('--version').strip()}, Python {sys.version.split()[0]}"
+        return f"{self.ok('--version').split()[-1]}, Python {sys.version.split()[0]}"
 
     def import_(self, tar: Path, name: str) -> list[str]:
         return ["image", "import", str(tar), name]
@@ -126,7 +132,7 @@ class Docker(Contestant):
         return ["/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"]
 
     def version(self) -> str:
-        return f"dockerd {self.ok('version', '--format', '{{.Server.Version}}').strip()}"
+        return f"{self.ok('version', '--format', '{{.Server.Version}}').strip()}"
 
     def prepare(self, image: Path) -> None:
         log = self.home / "dockerd.log"
@@ -148,7 +154,7 @@ class Docker(Contestant):
 
 
 class Podman(Contestant):
-    """Debian's podman, with the runtime and network it chooses itself."""
+    """Debian's podman, with the network it chooses itself, and the runtime too where that works."""
 
     name = "podman"
     shims = "conmon"
@@ -161,19 +167,30 @@ class Podman(Contestant):
         config = f'[containers]\ndefault_ulimits = {json.dumps(limits)}\n[engine]\nevents_logger = "file"\n'
         (home / "containers.conf").write_text(config)
         self.env["CONTAINERS_CONF"] = str(home / "containers.conf")
+        self._runtime: list[str] = []
 
     def prefix(self) -> list[str]:
-        return ["podman", "--root", str(self.home / "data"), "--runroot", "/run/podman", "--cgroup-manager", "cgroupfs"]
+        places = ["--root", str(self.home / "data"), "--runroot", "/run/podman"]
+        return ["podman", *places, "--cgroup-manager", "cgroupfs", *self._runtime]
+
+    def prepare(self, image: Path) -> None:
+        super().prepare(image)
+        trial = self.run("--rm", "--network", "none", "busybox", "true")
+        try:
+            self.ok(*trial)
+        except Failure:  # crun refuses cgroup v1 beside a v2 hierarchy that has controllers
+            self._runtime = ["--runtime", "runc"]
+            self.ok(*trial)
 
     def version(self) -> str:
         info = json.loads(self.ok("info", "--format", "json"))
-        return f"podman {info['version']['Version']} with {info['host']['ociRuntime']['name']}"
+        return f"{info['version']['Version']} with {info['host']['ociRuntime']['name']}"
 
     def run(self, *arguments: str) -> list[str]:
         return ["run", "--cgroup-parent", f"/{self.cgroup}", *arguments]
 
-    def remove(self, names: Sequence[str]) -> None:
-        self.ok("rm", "-f", "-t", "0", *names)
+    def remove(self, names: Sequence[str]) -> float:
+        return self.timed("rm", "-f", "-t", "0", *names)
 
 
 class Bundles:
@@ -218,7 +235,7 @@ class Runc(Contestant):
         return ["runc", "--root", "/run/runc-bench"]
 
     def version(self) -> str:
-        return self.ok("--version").splitlines()[0].replace("version ", "")
+        return self.ok("--version").splitlines()[0].split()[-1]
 
     def once(self, bundle: Path) -> float:
         return self.timed("run", "--bundle", str(bundle), "alone")

@@ -1,11 +1,12 @@
-"""What is measured. Contestants take turns within each round, so that whatever else the machine does meets all alike."""
+"""What is measured. Contestants take turns within a round, so that whatever else the machine does meets all alike."""
 
 from __future__ import annotations
 
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.contestants import Bundles, Contestant, Docker, Dockp, Failure, Podman, Runc, shim_memory
@@ -94,7 +95,7 @@ class Bench:
             theirs, ours, shims = (bundles.make(who, seccomp) for who in ("runc", "native", "shim"))
             samples = self._in_turns(
                 {
-                    "runc": lambda bundle=theirs: runc.once(bundle),
+                    "runc": partial(runc.once, theirs),
                     "runtime": once(native, "runtime_once", ours),
                     "shim": once(forking, "shim_once", shims),
                 },
@@ -144,7 +145,7 @@ class Bench:
         ):
             _say(title)
             samples = self._each_in_turns(
-                lambda engine, options=options: engine.timed(*engine.run(*options, "busybox", "true")),
+                partial(_true, options=options),
                 rounds=5 if self._quick else 20,
                 warm=2,
             )
@@ -169,8 +170,8 @@ class Bench:
         """Fifty containers at a time; with all of them running, `ps` and memory."""
         section = Section(
             f"{_FLEET} containers",
-            "`run -d busybox sleep 600` on the default bridge, wall time until the last command has returned; every one "
-            "must succeed.",
+            "`run -d busybox sleep 600` on the default bridge, wall time until the last command has returned; every "
+            "one must succeed.",
             ["dockp", "docker", "podman"],
         )
         sizes: Samples = {}
@@ -188,18 +189,16 @@ class Bench:
                 if engine.name not in sizes:
                     sizes[engine.name] = [statistics.mean(shim_memory(engine.shims))]
                     listing[engine.name] = [engine.timed("ps") for _ in range(5)]
-            finally:
-                began = time.perf_counter()
+            except Failure:
                 engine.remove(names)
-                removal.setdefault(engine.name, []).append(time.perf_counter() - began)
+                raise
+            removal.setdefault(engine.name, []).append(engine.remove(names))
             return seconds
 
         for clients in (10, _FLEET):
             title = f"started by {clients} clients at a time" if clients < _FLEET else "started all at once"
             _say(f"{_FLEET} containers {title}")
-            samples = self._each_in_turns(
-                lambda engine, clients=clients: measure(engine, clients), rounds=1 if self._quick else 2, warm=0
-            )
+            samples = self._each_in_turns(partial(measure, clients=clients), rounds=1 if self._quick else 2, warm=0)
             section.rows.append(Row(title, SECONDS, samples, "docker", 0.5))
         section.rows.append(Row(f"`ps` with {_FLEET} running", MS, listing, "docker"))
         section.rows.append(Row(f"`rm -f` of all {_FLEET}", SECONDS, removal, "docker"))
@@ -248,7 +247,7 @@ class Bench:
     # --- turns
 
     def _each_in_turns(self, measure: Callable[[Contestant], float], rounds: int, warm: int) -> Samples:
-        calls = {engine.name: (lambda engine=engine: measure(engine)) for engine in self._engines}
+        calls = {engine.name: partial(measure, engine) for engine in self._engines}
         return self._in_turns(calls, rounds, warm)
 
     def _in_turns(self, calls: Mapping[str, Callable[[], float]], rounds: int, warm: int) -> Samples:
@@ -271,6 +270,10 @@ class Bench:
     def _failed(self, failure: Exception) -> None:
         self.problems.append(str(failure))
         _say(f"FAILED: {failure}")
+
+
+def _true(engine: Contestant, options: Sequence[str]) -> float:
+    return engine.timed(*engine.run(*options, "busybox", "true"))
 
 
 def _say(text: str) -> None:
