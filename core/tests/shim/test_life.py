@@ -14,7 +14,7 @@ import pytest
 import shimlab
 from shimlab import eventually, read_all, read_until
 
-from dockp.spi.errors import FailedPrecondition, InvalidArgument, NotFound, NotModified, Unavailable
+from dockp.spi.errors import FailedPrecondition, InvalidArgument, NotFound, NotModified, SystemFault, Unavailable
 from dockp.spi.runtime import RuntimeFailure
 
 
@@ -294,6 +294,15 @@ def test_a_root_that_cannot_be_mounted_is_the_answer_to_create(plain):
     eventually(lambda: not plain.supervisor.alive("c"))
 
 
+def test_a_log_that_cannot_be_opened_is_the_answer_to_create(plain):
+    log = {**plain.log("c"), "path": "/no/such/directory/log"}
+    client = plain.launch("c", ["true"], log=log)
+    with pytest.raises(SystemFault, match="/no/such/directory/log"):
+        client.create()
+    client.release()
+    eventually(lambda: not plain.supervisor.alive("c"))
+
+
 def test_an_unknown_user_is_refused_in_dockers_words(real):
     client = real.launch("c", ["true"], user={"user": "nobodyhere", "groups": []})
     with pytest.raises(InvalidArgument, match="unable to find user nobodyhere: no matching entries in passwd file"):
@@ -440,7 +449,7 @@ def test_a_harmless_signal_is_no_stop(plain):
 
 def test_stop_ends_the_wait_between_restarts(plain):
     client = plain.run("c", "exit 1", restart={"name": "always", "max": 0})
-    eventually(lambda: client.state().status == "restarting" and client.state().restart_count >= 2)
+    eventually(lambda: client.state().status == "restarting" and client.state().restart_count >= 3)
     state = client.stop()
     assert (state.status, state.exit_code) == ("exited", 1)
     assert client.next_event(5)["event"] == "exit"

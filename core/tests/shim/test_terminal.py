@@ -87,11 +87,21 @@ def test_detaching_leaves_the_shell_and_attaching_finds_it_again(lab):
         read_until(again, b"\nstill kept\r\n")
 
 
+def test_the_terminal_has_a_name_inside_after_a_restart_too(real):
+    client = real.create("c", "tty; tty </dev/console", terminal=True, restart={"name": "on-failure", "max": 1})
+    with client.attach() as stream:
+        client.claim()
+        client.start()
+        assert read_all(stream) == b"/dev/pts/0\r\n/dev/console\r\n"
+
+
 def test_half_of_the_detach_keys_is_input(lab):
-    _, stream = shell(lab)
-    stream.send(b"echo 'a\x10")
+    client = lab.create("c", "head -c 3 | od -c", terminal=True, open_stdin=True, stdin_once=True)
+    stream = client.attach(stdin=True, detach_keys=KEYS)
+    client.start()
+    stream.send(b"a\x10")
     time.sleep(0.05)
-    stream.send(b"b' | od -c | head -1\r")
+    stream.send(b"b\r")
     read_until(stream, b"020   b")
 
 

@@ -16,7 +16,7 @@ from dockp.shim import wire
 from dockp.shim.loop import GONE, READ, WRITE
 from dockp.shim.streams import Stdio
 from dockp.shim.task import EXPECTED, Task, check_message
-from dockp.spi.errors import DockpError, FailedPrecondition, InvalidArgument
+from dockp.spi.errors import DockpError, FailedPrecondition, InvalidArgument, SystemFault
 from dockp.spi.runtime import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -262,6 +262,9 @@ class Control:
             self._report()
             problem = InvalidArgument(f"malformed request {message.get('op')!r}: {type(failure).__name__}: {failure}")
             self._refuse(connection, seq, problem)
+        except Exception as failure:  # a bug; whoever asked must not wait for an answer for ever
+            self._report()
+            self._refuse(connection, seq, SystemFault(f"the shim failed: {type(failure).__name__}: {failure}"))
         else:
             if answer is not None:
                 self._send(connection, {"seq": seq, "ok": answer})

@@ -65,6 +65,26 @@ def attach_shared(held: list[tuple[str, int]]) -> None:
         os.close(descriptor)
 
 
+def own_terminals(spec: dict[str, Any]) -> str:
+    """Mount the container's devpts here already, and have its spec bind it; returns the path of its multiplexer.
+
+    The terminal of the container's first process has to exist before the container's own mounts do. It is taken from
+    this devpts, mounted on this namespace's /dev/pts, so that it has the same name here and inside: /dev/pts/0. One
+    of the host's would have none inside. Returns "" where the spec has no devpts to take over, or one that belongs to
+    a user namespace not made yet.
+    """
+    namespaced = [entry["type"] for entry in (spec.get("linux") or {}).get("namespaces") or ()]
+    for mount in spec.get("mounts") or ():
+        if mount["destination"] == "/dev/pts" and mount.get("type") == "devpts" and "user" not in namespaced:
+            try:
+                mounts.apply_mount("devpts", "devpts", mount.get("options") or (), "/dev/pts")
+            except FileNotFoundError:
+                return ""  # a host without terminals of its own
+            mount.update(type="bind", source="/dev/pts", options=["bind", "nosuid", "noexec"])
+            return "/dev/pts/ptmx"
+    return ""
+
+
 def dismantle(bundle: str) -> None:
     """Let the root file system go while the shim lives on. Failing is harmless: the namespace's end does it too."""
     try:

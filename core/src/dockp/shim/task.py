@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from dockp.linux.paths import open_in_root
@@ -48,8 +49,10 @@ _MEANT_TO_END = frozenset((2, 3, 15, SIGKILL))
 
 def load_class(name: str) -> Any:
     """The class that ``"package.module:Class"`` names."""
-    module, _, attribute = name.partition(":")
-    return getattr(__import__(module, fromlist=(attribute,)), attribute)
+    path, _, attribute = name.partition(":")
+    # Looked up first: the import machinery writes to many pages that a forked shim shares with its zygote otherwise.
+    module = sys.modules.get(path) or __import__(path, fromlist=(attribute,))
+    return getattr(module, attribute)
 
 
 class Task:
@@ -83,13 +86,13 @@ class Task:
         self.runtime: Any = None
         self.spec: dict[str, Any] = {}
         self.waiters: list[Callable[[], None]] = []
-        self._log = self._open_log()
-        self.stdio = Stdio(loop, config["terminal"], config["open_stdin"], config["stdin_once"], self._log)
+        self._log: LogFeed | None = None
+        self.stdio = Stdio(loop, config["terminal"], config["open_stdin"], config["stdin_once"], None)
         if config["console_size"]:
             self.stdio.resize(*config["console_size"])
         self.execs = Execs(self)
         self.health: Health | None = None
-        if config["health"]:
+        if config["health"] and config["health"].get("Test", ["NONE"])[:1] not in ([], ["NONE"]):
             from dockp.shim.health import Health
 
             self.health = Health(self, config["health"])
@@ -98,6 +101,7 @@ class Task:
         self._back_off: Timer | None = None
         self._deadline: Timer | None = None
         self._owner: tuple[int, int] | None = None
+        self._ptmx = ""
 
     def _open_log(self) -> LogFeed | None:
         log = self.config["log"]
@@ -108,10 +112,11 @@ class Task:
     # --- before the start
 
     def prepare(self) -> None:
-        """Mount namespace, root file system, user, new volumes: everything that needs no network yet.
+        """Log, mount namespace, root file system, user, new volumes: everything that needs no network yet.
 
         Raises: DockpError, OSError.
         """
+        self._log = self.stdio.log = self._open_log()
         bundle = self.config["bundle"]
         self.spec = wire.read_file(bundle + "/config.json")
         shared = rootfs.keep_shared(bundle, self.spec)
@@ -132,6 +137,8 @@ class Task:
                     copyup.fill(volume["source"], root, volume["target"])
         finally:
             os.close(root)
+        if self.config["terminal"]:
+            self._ptmx = rootfs.own_terminals(self.spec)
         self.spec["root"] = {"path": path, "readonly": bool(self.config["rootfs"].get("read_only"))}
         if process is not None:
             # What a child inherits otherwise is the shim's own, which is meant for the shim.
@@ -176,7 +183,8 @@ class Task:
     def _build(self) -> int:
         runtime = self.config["runtime"]
         self.runtime = load_class(runtime["class"])(self.config["id"], self.config["bundle"], runtime["options"])
-        stdio = self.stdio.open(self._owner)
+        ptmx = os.open(self._ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if self._ptmx else None
+        stdio = self.stdio.open(self._owner, ptmx)
         try:
             pid: int = self.runtime.create(stdio, self.netns)
         except OSError as failure:
@@ -231,6 +239,7 @@ class Task:
     def refuse(self, reason: str) -> None:
         """The container cannot be made at all (`prepare` failed): end with that on record."""
         self.created = True
+        self._remove()
         self._finished(OTHER_FAILURE, error=reason)
 
     # --- the end

@@ -78,8 +78,11 @@ class ShimClient:
     gone or, where a ``timeout`` in seconds was given, did not answer in time.
     """
 
-    def __init__(self, id: str, sock: socket.socket, directory: Path) -> None:
+    def __init__(self, id: str, sock: socket.socket, directory: Path, launcher: int = 0) -> None:
         self.id = id
+        # The child of this process that forked the shim. By the shim's first word it has ended, and is collected
+        # then; waiting for it at the launch would cost the time in which an interpreter starts.
+        self._launcher = launcher
         self._sock = sock
         self._directory = directory
         self._receiver = wire.Receiver(sock)
@@ -150,6 +153,7 @@ class ShimClient:
             except (OSError, ValueError):
                 messages = None
         finally:
+            self._collect_launcher()
             with self._changed:
                 self._reading = False
                 if messages is None:
@@ -159,6 +163,13 @@ class ShimClient:
                         os.close(descriptor)
                     self._take(message)
                 self._changed.notify_all()
+
+    def _collect_launcher(self) -> None:
+        with self._changed:
+            launcher, self._launcher = self._launcher, 0
+        if launcher:
+            with suppress(ChildProcessError):  # somebody else in this process collects every child
+                os.waitpid(launcher, 0)
 
     def _take(self, message: dict[str, Any]) -> None:
         if "event" not in message:
@@ -212,6 +223,7 @@ class ShimClient:
         """End the connection; a claim not released passes to the shim's ``on_exit``."""
         with self._changed:
             self._gone = True
+        self._collect_launcher()
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
         self._receiver.close()

@@ -57,17 +57,19 @@ class Supervisor:
             raise FailedPrecondition(f"container {id} has a shim already") from None
         except FileNotFoundError:
             raise NotFound(f"container {id} has no run folder") from None
+        launcher = 0
         with lock:
             ours, theirs = socket.socketpair()
             try:
                 if not self._ask_zygote(directory, theirs.fileno(), lock.fileno()):
-                    _spawn(_SHIM, [str(directory), *self._search_paths()], theirs.fileno(), lock.fileno())
+                    arguments = [str(directory), *self._search_paths()]
+                    launcher = _spawn(_SHIM, arguments, theirs.fileno(), lock.fileno())
             except BaseException:
                 ours.close()
                 raise
             finally:
                 theirs.close()
-        return ShimClient(id, ours, directory)
+        return ShimClient(id, ours, directory, launcher)
 
     def _ask_zygote(self, directory: Path, control: int, lock: int) -> bool:
         sock = connect_in(self._root, "zygote.sock")
@@ -87,9 +89,10 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         try:
             arguments = [str(self._root), ",".join(modules), *self._search_paths()]
-            _spawn(_ZYGOTE, arguments, theirs.fileno(), theirs.fileno())
+            launcher = _spawn(_ZYGOTE, arguments, theirs.fileno(), theirs.fileno())
         finally:
             theirs.close()
+        os.waitpid(launcher, 0)
         ours.settimeout(10)
         try:
             ready = ours.recv(1)
@@ -155,8 +158,11 @@ def connect_in(directory: Path, name: str) -> socket.socket | None:
     return sock
 
 
-def _spawn(code: str, arguments: list[str], control: int, lock: int) -> None:
-    """Run Python on ``code`` with two descriptors, isolated from this process's environment, site and signals."""
+def _spawn(code: str, arguments: list[str], control: int, lock: int) -> int:
+    """Run Python on ``code`` with two descriptors, isolated from this process's environment, site and signals.
+
+    Returns the pid of a child that ends as soon as it has forked; the caller collects it.
+    """
     from dockp.linux.selfexe import sealed_executable
 
     # The base interpreter, not a virtual environment's link to it: what is imported comes from the arguments alone.
@@ -165,7 +171,7 @@ def _spawn(code: str, arguments: list[str], control: int, lock: int) -> None:
     # Copied out of the way first, since each of the numbers below may be the other descriptor's now.
     copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (control, lock)]
     try:
-        pid = os.posix_spawn(
+        return os.posix_spawn(
             f"/proc/self/fd/{executable}",
             [interpreter, "-I", "-S", "-X", "utf8", "-c", code, *arguments],
             _ENVIRONMENT,
@@ -183,5 +189,3 @@ def _spawn(code: str, arguments: list[str], control: int, lock: int) -> None:
     finally:
         for descriptor in (*copies, executable):
             os.close(descriptor)
-    if os.waitpid(pid, 0)[1]:
-        raise SystemFault(f"cannot start {interpreter}")
