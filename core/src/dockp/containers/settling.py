@@ -93,8 +93,9 @@ def release(context: Context, container: Container, *, killed: bool) -> None:
             )
         except DockpError as error:
             _log.warning("container %s: cannot remove what its shim left: %s", container.id[:12], error)
+    host = container.request.host
     try:
-        context.networks.release(container.id)
+        context.networks.release(container.id, published=bool(host.port_bindings) or host.publish_all_ports)
     except DockpError as error:
         _log.warning("container %s: cannot release its network: %s", container.id[:12], error)
 
