@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+STANDING_TABLE = "table inet dockp"
+"""Made for the predefined network, and left as its bridge is."""
 CACHE = Path(os.environ.get("DOCKP_TEST_CACHE", REPOSITORY / ".cache" / "images"))
 """Root file systems as tars, made once by scripts/test-images.sh."""
 
@@ -67,7 +71,10 @@ class Dockp:
             check=False,
         )
         result = subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="replace")
+            done.args,
+            done.returncode,
+            done.stdout.decode(errors="surrogateescape"),
+            done.stderr.decode(errors="replace"),
         )
         if check and result.returncode != 0:
             raise AssertionError(f"dockp {' '.join(arguments)}: exit code {result.returncode}: {result.stderr}")
@@ -140,35 +147,24 @@ class Leaks:
     def _look(self) -> dict[str, set[str]]:
         return {
             "mount": _mounts(),
-            "link": _output_lines("ip", "-o", "link"),
-            "nft table": _output_lines("nft", "list", "tables"),
+            "link": links(),
+            "nft table": _output_lines("nft", "list", "tables") - {STANDING_TABLE},
+            "published port": published_ports(),
             "loop device": _loops(),
-            "cgroup": self._cgroups(),
-            "process": self._processes(),
+            "cgroup": cgroups_under(self._parent),
+            "process": {f"{pid} {name}" for pid, name in processes_naming(self._base).items()},
         }
 
-    def _cgroups(self) -> set[str]:
-        found = set()
-        for top in Path("/sys/fs/cgroup").iterdir() if Path("/sys/fs/cgroup").is_dir() else ():
-            for parent in (top / self._parent, top) if top.name == self._parent else (top / self._parent,):
-                if parent.is_dir():
-                    found |= {str(child) for child in parent.iterdir() if child.is_dir()}
-        return found
 
-    def _processes(self) -> set[str]:
-        """Processes that name this test's directory in their arguments or environment, except the test itself."""
-        found = set()
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            if int(pid) == os.getpid():
-                continue
-            try:
-                text = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-                status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if self._base.encode() in text and status != "Z":
-                found.add(f"{pid} {text[:200]!r}")
-        return found
+def links() -> set[str]:
+    """The network interfaces here, but for the bridge of the predefined network, which stays as docker0 does."""
+    return {name for name in _output_lines("ip", "-o", "link") if not re.fullmatch(r"dockp\d+", name)}
+
+
+def published_ports() -> set[str]:
+    """What the nft table of this network namespace leads to containers: ``tcp . 8080``."""
+    text = "\n".join(_output_lines("nft", "list", "ruleset"))
+    return set(re.findall(r'((?:[0-9a-f.:]+ \. )?(?:tcp|udp|sctp) \. \d+) comment "', text))
 
 
 def _mounts() -> set[str]:
@@ -183,6 +179,108 @@ def _output_lines(*command: str) -> set[str]:
 
 def _loops() -> set[str]:
     return {path.parent.parent.name for path in Path("/sys/block").glob("loop*/loop/backing_file")}
+
+
+def remains(dockp: Dockp) -> list[str]:
+    """Everything an engine without containers should not have: one line each. Waits a moment for what is dying."""
+    deadline = time.monotonic() + 5
+    while True:
+        lines = everything(dockp)
+        if not lines or time.monotonic() > deadline:
+            return lines
+        time.sleep(0.01)
+
+
+def everything(dockp: Dockp) -> list[str]:
+    """What belongs to containers, at this moment: ``kind: which``, one line each."""
+    return [*_records(dockp), *_strays(dockp)]
+
+
+_QUERIES = {
+    "container": "SELECT id, name, details FROM containers",
+    "exec": "SELECT id FROM execs",
+    "journal entry": "SELECT kind, object FROM journal",
+    "snapshot": "SELECT id, state, owner FROM snapshots WHERE owner IS NOT NULL OR state != 'ready'",
+    "endpoint": "SELECT id, container FROM endpoints",
+    "address": "SELECT address, endpoint FROM endpoint_addresses",
+    "reserved port": "SELECT host_port, endpoint FROM published_ports",
+    "volume user": "SELECT volume, container FROM volume_users",
+    "anonymous volume": "SELECT name FROM volumes WHERE anonymous",
+    "lease": "SELECT id FROM leases",
+}
+
+
+def _records(dockp: Dockp) -> list[str]:
+    connection = sqlite3.connect(dockp.data_root / "state.db")
+    try:
+        return [
+            f"{what}: {' '.join(map(str, row))}"
+            for what, query in _QUERIES.items()
+            for row in connection.execute(query)
+        ]
+    finally:
+        connection.close()
+
+
+def _strays(dockp: Dockp) -> list[str]:
+    """What is on the host, against what the records know."""
+    connection = sqlite3.connect(dockp.data_root / "state.db")
+    try:
+        known = {(driver, str(id)) for driver, id in connection.execute("SELECT driver, id FROM snapshots")}
+        volumes = {name for (name,) in connection.execute("SELECT name FROM volumes")}
+    finally:
+        connection.close()
+    found = []
+    for driver in _entries(dockp.data_root / "storage"):
+        held = _entries(dockp.data_root / "storage" / driver)
+        found += [f"stored snapshot: {driver}/{name}" for name in held if (driver, name) not in known]
+    found += [f"stored volume: {name}" for name in _entries(dockp.data_root / "volumes") if name not in volumes]
+    for kind, place in (("directory", dockp.data_root), ("run directory", dockp.exec_root)):
+        found += [f"{kind}: {name}" for name in _entries(place / "containers")]
+    found += [f"link: {name}" for name in links() if name.startswith("dk")]
+    found += [f"published port: {port}" for port in published_ports()]
+    found += [f"cgroup: {path}" for path in cgroups_under(dockp.cgroup_parent)]
+    found += [f"process: {pid} {name}" for pid, name in processes_naming(str(dockp.base)).items()]
+    return found
+
+
+def _entries(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def cgroups_under(parent: str) -> set[str]:
+    """Every group directly below ``parent``, in every hierarchy."""
+    found = set()
+    for top in ("/sys/fs/cgroup", *(f"/sys/fs/cgroup/{name}" for name in _entries(Path("/sys/fs/cgroup")))):
+        place = Path(top) / parent
+        if place.is_dir():
+            found |= {str(child) for child in place.iterdir() if child.is_dir()}
+    return found
+
+
+def processes_naming(text: str) -> dict[int, str]:
+    """Living processes, this one excepted, with ``text`` in their arguments or environment: pid and the arguments."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) == os.getpid():
+            continue
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if text.encode() in command + environment and status != "Z":
+            found[int(pid)] = repr(command[:200])
+    return found
+
+
+def shim_pid(dockp: Dockp, container_id: str) -> int:
+    """The pid of a container's shim. ``container_id`` in full."""
+    return int(json.loads((dockp.exec_root / "containers" / container_id / "state.json").read_text())["shim_pid"])
 
 
 def remove_cgroups(parent: str) -> None:
@@ -209,8 +307,15 @@ __all__ = [
     "REPOSITORY",
     "Dockp",
     "Leaks",
+    "cgroups_under",
     "enter_private_world",
+    "everything",
     "image_tar",
+    "links",
+    "processes_naming",
+    "published_ports",
+    "remains",
     "remove_cgroups",
+    "shim_pid",
     "wait_for",
 ]
