@@ -233,6 +233,14 @@ def test_bind_propagation_is_what_was_asked_for(container: Container, tmp_path: 
     assert ("late" in container.exec("cat", "/proc/self/mountinfo")[1]) is shown
 
 
+@pytest.mark.parametrize(("word", "shown"), [("shared", "shared:"), ("slave", ""), ("private", ""), ("", "")])
+def test_the_roots_propagation_is_what_was_asked_for(container: Container, word: str, shown: str) -> None:
+    container.linux["rootfsPropagation"] = word
+    root = container.output("cat /proc/self/mountinfo").splitlines()[0]
+    assert "unbindable" not in root
+    assert ("shared:" in root) is bool(shown)
+
+
 def test_tmpfs_options_reach_the_file_system(container: Container) -> None:
     container.mount("/scratch", "tmpfs", "tmpfs", "size=4k", "mode=1777", "noexec")
     out = container.output("stat -c %a /scratch; dd if=/dev/zero of=/scratch/x bs=1k count=9 2>&1 || echo full")
@@ -655,3 +663,16 @@ def test_seccomp_notification_is_refused(container: Container) -> None:
     container.linux["seccomp"] = profile(listenerPath="/run/agent.sock")
     with pytest.raises(RuntimeFailure, match="listenerPath"):
         container.create()
+
+
+def test_dockers_default_profile_blocks_what_it_should_and_nothing_else(container: Container) -> None:
+    from dockp.containers.seccomp import default_profile
+
+    container.linux["seccomp"] = default_profile(frozenset(DOCKER_CAPABILITIES))
+    out = container.output(
+        "unshare -m true 2>&1; unshare -U true 2>&1; mount -t tmpfs x /tmp 2>&1; reboot -f 2>&1; hwclock -w 2>&1;"
+        "echo; ls / | head -1; id -u; date +%Y > /dev/null && chroot / true && sleep 0.01 && echo works"
+    )
+    refused, worked = out.split("\n\n")
+    assert refused.lower().count("not permitted") + refused.lower().count("denied") >= 3
+    assert worked == "bin\n0\nworks\n"

@@ -479,6 +479,23 @@ def test_a_limit_the_kernel_refuses_is_a_warning_with_the_reason(container: Cont
     assert any("throttleReadBpsDevice is not set" in warning for warning in container.warnings())
 
 
+def test_an_empty_cgroup_left_by_a_crash_is_taken_over_without_its_limits(container: Container) -> None:
+    old = cgroups.Cgroup(container.linux["cgroupsPath"])
+    resources = {"pids": {"limit": 3}}
+    old.create(resources)
+    old.apply(resources)
+    container.output("true")
+    assert "pids_limit" not in container.ask("stats")
+
+
+def test_a_cgroup_with_processes_in_it_is_not_taken_over(box: Box) -> None:
+    first, second = sleeping(box.container()), box.container()
+    second.linux["cgroupsPath"] = first.linux["cgroupsPath"]
+    with pytest.raises(RuntimeFailure, match="in use by other processes"):
+        second.create()
+    assert first.ask("processes") == [first.pid]
+
+
 def test_stats_count_what_the_container_used(container: Container) -> None:
     container.shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; sleep 100; true")
     container.create()

@@ -214,8 +214,10 @@ class Runtime:
     def _make_cgroup(self, linux: dict[str, Any]) -> cgroups.Cgroup:
         resources = linux.get("resources") or {}
         cgroup = self._find_cgroup(linux)
-        if cgroup.exists() and cgroup.pids():
-            raise RuntimeFailure(f"cgroup {cgroup.path} is in use by other processes")
+        if cgroup.exists():
+            if cgroup.pids():
+                raise RuntimeFailure(f"cgroup {cgroup.path} is in use by other processes")
+            cgroup.remove()  # left by a crash, with limits of then
         # From here on remove() has something to remove.
         self._cgroup = cgroup
         cgroup.create(resources)
