@@ -5,7 +5,11 @@ Labels and seccomp programs are opened before the child enters a container, whos
 
 from __future__ import annotations
 
+# Here and not where they are used: a child would import them anew in every container. _signal is the C half of
+# signal, which wraps it in enums.
+import _signal  # type: ignore[import-not-found]
 import errno
+import fcntl
 import os
 import stat
 
@@ -66,8 +70,6 @@ def write_labels(writers: list[tuple[int, bytes]]) -> None:
 
 def take_stdio(stdio: tuple[int, int, int]) -> None:
     """Make the three descriptors 0, 1 and 2, whatever their numbers are now."""
-    import fcntl
-
     # First out of the way: a source may itself be numbered 0, 1 or 2.
     copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in stdio]
     for number, copy in enumerate(copies):
@@ -77,16 +79,12 @@ def take_stdio(stdio: tuple[int, int, int]) -> None:
 
 def take_terminal() -> None:
     """Make descriptor 0 the controlling terminal of this session."""
-    import fcntl
-
     tiocsctty = 0x540E
     fcntl.ioctl(0, tiocsctty, 0)
 
 
 def forget_signals() -> None:
     """Default actions and an empty mask: what the shim ignores or blocks must not be inherited by the command."""
-    import _signal  # type: ignore[import-not-found]  # the signal module is an enum-heavy wrapper of it
-
     for number in range(1, _signal.NSIG):
         try:
             if _signal.getsignal(number) is not _signal.SIG_DFL:
