@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from dockp.containers.record import Container
 from dockp.containers.spec import DEFAULT_SHM_SIZE, cgroup_mode
 from dockp.interface import Created
 from dockp.jsonmodel import from_json
+from dockp.linux.trees import discard_tree
 from dockp.spi.errors import AlreadyExists, InvalidArgument, NotImplemented
 from dockp.store.journal import Operation
 
@@ -75,7 +75,7 @@ def undo(context: Context, container_id: str) -> None:
     for snapshot in context.snapshots.owned_by(container_id):
         context.snapshots.remove(snapshot.id)
     context.volumes.let_go(container_id, remove_anonymous=True)
-    shutil.rmtree(context.container_dir(container_id), ignore_errors=True)
+    discard_tree(context.container_dir(container_id))
     with context.database.write() as connection:
         context.table.delete(connection, container_id)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from dockp.containers.record import Container, with_task
 from dockp.containers.settling import end_shim, release, settle
 from dockp.containers.states import State, move
 from dockp.jsonmodel import to_json
+from dockp.linux.trees import discard_tree
 from dockp.spi.errors import Conflict, InvalidArgument, NotImplemented, NotModified, StartFailure
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.client import ShimClient
@@ -144,7 +144,7 @@ def _launch(context: Context, container: Container) -> ShimClient:
     if run_dir.exists():
         # Left by an attempt that was killed; nobody lives there, or the container would be active.
         end_shim(context, container.id)
-        shutil.rmtree(run_dir, ignore_errors=True)
+        discard_tree(run_dir)
     os.makedirs(run_dir / "rootfs", mode=0o700)
     driver = context.exec_driver(container.exec_driver)
     spec = _spec(context, container)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 
 from attrs import evolve
 
@@ -11,6 +10,7 @@ from dockp.containers.context import Context
 from dockp.containers.record import Container, with_task
 from dockp.containers.settling import drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State
+from dockp.linux.trees import discard_tree
 from dockp.spi.errors import Conflict, NotFound
 
 
@@ -67,7 +67,7 @@ def finish(context: Context, container_id: str, *, volumes: bool) -> None:
         for snapshot in context.snapshots.owned_by(container_id):
             context.snapshots.remove(snapshot.id)
         context.volumes.let_go(container_id, remove_anonymous=volumes)
-        shutil.rmtree(context.container_dir(container_id), ignore_errors=True)
+        discard_tree(context.container_dir(container_id))
     except BaseException as error:
         with context.database.write() as connection:
             context.table.save(connection, with_task(container, state=State.DEAD, error=str(error)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from importlib import resources
+from functools import cache
 from typing import Any
 
 from dockp.spi.errors import InvalidArgument
@@ -21,8 +21,15 @@ _NATIVE |= {"riscv64": "SCMP_ARCH_RISCV64", "s390x": "SCMP_ARCH_S390X"}
 
 def default_profile(capabilities: frozenset[str]) -> dict[str, Any]:
     """The OCI ``linux.seccomp`` object for a container with these capabilities (``"CAP_…"``)."""
-    text = resources.files("dockp.containers").joinpath("seccomp_default.json").read_text()
-    return settle(json.loads(text), capabilities)
+    return settle(_default(), capabilities)
+
+
+@cache
+def _default() -> Mapping[str, Any]:
+    # By path, not importlib.resources: that brings zipfile, tempfile and more, for one file beside this one.
+    with open(os.path.join(os.path.dirname(__file__), "seccomp_default.json"), encoding="utf-8") as file:
+        document: Mapping[str, Any] = json.load(file)
+    return document
 
 
 def custom_profile(text: str, capabilities: frozenset[str]) -> dict[str, Any]:

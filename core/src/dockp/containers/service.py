@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -404,6 +403,7 @@ def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:
 def _ps(pids: set[int], arguments: str) -> Top:
     """Run the host's ``ps`` and keep the container's rows; as Docker does, so that its arguments mean the same."""
     import shlex
+    import subprocess
 
     try:
         words = shlex.split(arguments)

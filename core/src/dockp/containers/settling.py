@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import time
 
@@ -18,6 +17,7 @@ from attrs import evolve
 from dockp.containers.context import Context
 from dockp.containers.record import Container, Task
 from dockp.containers.states import State
+from dockp.linux.trees import discard_tree
 from dockp.spi.errors import DockpError, NotFound, SystemFault
 from dockp.spi.runtime import RuntimeFailure
 from dockp.store.snapshots import lock_offset
@@ -102,7 +102,7 @@ def release(context: Context, container: Container, *, killed: bool) -> None:
 
 def drop_run_dir(context: Context, container_id: str) -> None:
     """Remove what a container has while it runs."""
-    shutil.rmtree(context.run_dir(container_id), ignore_errors=True)
+    discard_tree(context.run_dir(container_id))
 
 
 def clear_strays(context: Context) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,8 @@ class LocalSystem:
         self._settle = settle
 
     def version(self) -> Document:
+        import platform
+
         uname = os.uname()
         components = [
             {
@@ -209,6 +210,8 @@ def _read(path: str) -> str:
 
 
 def _os_release() -> dict[str, str]:
+    import platform
+
     try:
         return platform.freedesktop_os_release()
     except OSError:

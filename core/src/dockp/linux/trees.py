@@ -5,6 +5,7 @@ Nothing here follows a symbolic link or leaves the tree it was given.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -37,6 +38,12 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def discard_tree(path: str | os.PathLike[str]) -> None:
+    """`remove_tree` as far as it goes: what cannot be removed now stays, for a later attempt to find."""
+    with contextlib.suppress(OSError, FailedPrecondition):
+        remove_tree(os.fspath(path))
 
 
 def remove_tree(path: str) -> None:

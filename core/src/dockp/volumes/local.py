@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dockp.linux.trees import discard_tree
 from dockp.spi.errors import InvalidArgument, NotFound
 from dockp.spi.values import Mount
 from dockp.spi.volumes import VolumeDriver
@@ -41,9 +41,9 @@ class LocalVolumes(VolumeDriver):
         except FileNotFoundError:
             pass
         except OSError:
-            shutil.rmtree(doomed, ignore_errors=True)  # an earlier removal was cut short
+            discard_tree(doomed)  # an earlier removal was cut short
             os.rename(self._root / name, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        discard_tree(doomed)
 
     def mounts(self, name: str) -> Sequence[Mount]:
         path = self.mountpoint(name)
