@@ -146,6 +146,7 @@ class Task:
             process["terminal"] = self.config["terminal"]
             self._owner = self._host_owner(process)
         wire.write_file(bundle + "/config.json", self.spec)
+        load_class(self.config["runtime"]["class"])  # now, while the engine is still busy with the network
 
     def _host_owner(self, process: dict[str, Any]) -> tuple[int, int] | None:
         """The process's uid and gid as the host sees them, through the spec's id maps."""
