@@ -108,7 +108,7 @@ _DURATION_PART = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]*)")
 
 
 def _quoted(text: str) -> str:
-    from dockp.cli.format.literals import quote
+    from dockp.golang import quote
 
     return quote(text)
 

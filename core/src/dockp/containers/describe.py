@@ -114,7 +114,7 @@ def sizes(context: Context, container: Container) -> dict[str, int]:
 def state_document(container: Container) -> dict[str, Any]:
     """The ``State`` object."""
     task = container.task
-    document = {
+    document: dict[str, Any] = {
         "Status": task.state.value,
         "Running": task.state in _RUNNING,
         "Paused": task.state is State.PAUSED,

@@ -4,7 +4,7 @@ Each module stands alone and imports next to nothing, so that a command pays onl
 
 * ``gotemplate``      compile and render what users type after ``--format``; behind it ``lexer``, ``parser``,
   ``nodes``, ``evaluator`` and ``functions``, and Go's view of values in ``govalues``, ``printf``, ``gojson``,
-  ``literals``
+  ``dockp.golang``
 * ``printer``         listings (``docker ps`` and friends): tables, JSON lines, templates, quiet mode
 * ``inspect_output``  ``inspect`` documents, whole or through a template
 * ``units``           sizes, durations and points in time, as text and back

@@ -20,7 +20,7 @@ from dockp.cli.format.govalues import (
     to_bytes,
     type_name,
 )
-from dockp.cli.format.literals import quote
+from dockp.golang import quote
 
 MissingKey = Literal["error", "novalue"]
 Kind = Literal["pointer", "list", "strings", "lists", "pointers", "structs"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from dockp.cli.format.literals import code_point, quote
+from dockp.golang import code_point, quote
 
 TEXT = "text"
 OPEN = "{{"

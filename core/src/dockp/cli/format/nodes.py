@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockp.cli.format.literals import quote
+from dockp.golang import quote
 
 
 class Node:

@@ -11,7 +11,7 @@ from collections.abc import Container
 
 from dockp.cli.format import lexer
 from dockp.cli.format.lexer import Token
-from dockp.cli.format.literals import quote, read_float, read_integer, unquote
+from dockp.golang import quote, read_float, read_integer, unquote
 from dockp.cli.format.nodes import (
     Action,
     Block,

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from dockp.cli.format.govalues import Missing, NilPointer, Struct, float_text, plain, to_bytes, type_name
-from dockp.cli.format.literals import quote
+from dockp.golang import quote
 
 _DIRECTIVE = re.compile(r"%([-+# 0]*)(?:\[(\d+)\])?(\*|\d+)?(?:(\.)(?:\[(\d+)\])?(\*|\d+)?)?(?:\[(\d+)\])?(.?)", re.S)
 _RAW = re.compile(r"[^`\x00-\x08\x0a-\x1f\x7f]*\Z")  # what can stand between backquotes
