@@ -1,0 +1,58 @@
+"""What the README shows is what happens. Blocks below a line ``<!-- tested -->`` are run, and their output compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import REPOSITORY, Dockp, image_tar
+
+_BLOCK = re.compile(r"^<!-- tested -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCKS = _BLOCK.findall((REPOSITORY / "README.md").read_text())
+
+
+def _of(language: str) -> list[str]:
+    return [text for kind, text in _BLOCKS if kind == language]
+
+
+@pytest.fixture
+def images(dockp: Dockp) -> Dockp:
+    if dockp("image", "inspect", "debian:bookworm").returncode:
+        dockp.add_image("debian:bookworm", image_tar("debian"))
+    return dockp
+
+
+def _run(dockp: Dockp, *command: str) -> str:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = dockp.environment | {"PATH": path}
+    done = subprocess.run(
+        command, env=environment, cwd=dockp.base, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_there_is_something_to_test() -> None:
+    assert len(_of("console")) == 2
+    assert len(_of("python")) == 1
+
+
+@pytest.mark.parametrize("block", _of("console"))
+def test_the_commands_print_what_is_shown(images: Dockp, block: str) -> None:
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, shown = part.partition("\n")
+        # "…" stands for anything within a line.
+        pattern = ".*".join(re.escape(piece) for piece in shown.split("…"))
+        printed = _run(images, "bash", "-c", command)
+        assert re.fullmatch(pattern, printed), f"$ {command}\n{printed}"
+
+
+@pytest.mark.parametrize("block", _of("python"))
+def test_the_program_runs(images: Dockp, block: str) -> None:
+    printed = _run(images, sys.executable, "-c", block)
+    assert printed.startswith("0 PRETTY_NAME=")
+    assert "[['/server']]" in printed
