@@ -21,7 +21,7 @@ from dockp.containers import spec as oci
 from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest
 from dockp.containers.record import Container, with_task
-from dockp.containers.settling import end_shim, release, settle
+from dockp.containers.settling import drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
 from dockp.jsonmodel import to_json
 from dockp.linux.trees import discard_tree
@@ -72,6 +72,7 @@ def undo(context: Context, container_id: str) -> None:
     release(context, container, killed=True)
     with context.database.write() as connection:
         context.table.save(connection, evolve(container, active=False))
+    drop_run_dir(context, container_id)
 
 
 def attach_point(context: Context, container: Container) -> ShimClient:
