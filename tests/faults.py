@@ -1,7 +1,7 @@
 """Engine commands in forked children of the test process, which can be killed at any chosen step.
 
-The test process itself opens no engine and stays single-threaded, so a fork is as good as a new ``dockp`` process,
-a hundred milliseconds cheaper. What counts as a step is patched in the child alone: the code under test has no switches.
+The test process itself opens no engine and stays single-threaded, so a fork is as good as a new ``dockp`` process, and
+a hundred milliseconds cheaper. What counts as a step is patched in the child alone: the engine has no switches for it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from typing import Any
 from attrs import frozen
 from harness import Dockp
 
-import dockp.containers.settling  # noqa: F401 - loaded before the fork, so that no child has to
 import dockp.engine.local
-import dockp.networks.sandbox  # noqa: F401
 from dockp.linux import netlink, netns
 from dockp.networks import ports
 from dockp.store.database import Database
@@ -59,8 +57,8 @@ class Failed(AssertionError):
 
 
 def command(place: Dockp, action: Action, *, kill_at: int | None = None, timeout: float = 60.0) -> Outcome:
-    """Run ``action`` with an engine on ``place`` in a process of its own, and kill that with SIGKILL at step ``kill_at``
-    (counted from 0; None: never).
+    """Run ``action`` with an engine on ``place`` in a process of its own, and kill that at step ``kill_at``, counted
+    from 0 (None: never).
 
     Raises: AssertionError when it does not end in ``timeout`` seconds or dies some other way.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from attrs import evolve, frozen
 from faults import Action, Engine, command, done
-from harness import Dockp, everything, remains, shim_pid, wait_for
+from harness import Dockp, cgroups_under, everything, processes_naming, published_ports, remains, shim_pid, wait_for
 
 from dockp.containers.model import Config, CreateRequest, HostConfig, PortBinding
 from dockp.spi.errors import DockpError
@@ -135,7 +134,7 @@ def test_a_command_killed_at_any_step_leaves_a_container_or_nothing(place: Dockp
         outcome = command(place, action, kill_at=step)
         if not outcome.killed_at:
             assert outcome.error == ""
-            assert step > 5, "hardly anything was seen as a step"
+            assert step >= 3, "hardly anything was seen as a step"
             done(place, _remove_all)
             return
         where = f"killed at step {step}, {outcome.killed_at}"
@@ -188,3 +187,170 @@ def _whole(place: Dockp, where: str) -> list[tuple[str, str]]:
             return found
         assert time.monotonic() < deadline, (where, found, wrong)
         time.sleep(0.02)
+
+
+# Killed shims, killed containers
+
+
+def _started(place: Dockp, *options: str, command: tuple[str, ...] = ("sleep", "1000")) -> tuple[str, int, int]:
+    """A running container: its id, its shim's pid, its init's pid."""
+    container_id = place.ok("run", "-d", "--name", "victim", *options, "busybox", *command)
+    return container_id, shim_pid(place, container_id), int(place.inspect("victim")["State"]["Pid"])
+
+
+def _gone(pid: int) -> bool:
+    """True when there is no such process, or a zombie that its parent has still to see."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _alive_in(place: Dockp, container_id: str) -> set[int]:
+    """The processes in a container's cgroups."""
+    found = set()
+    for group in cgroups_under(place.cgroup_parent):
+        if group.endswith(container_id):
+            with contextlib.suppress(FileNotFoundError):
+                found |= {int(pid) for pid in Path(group, "cgroup.procs").read_text().split()}
+    return {pid for pid in found if not _gone(pid)}
+
+
+def _left_of_a_dead_one(place: Dockp) -> list[str]:
+    return [line for line in everything(place) if line.partition(":")[0] not in _OF_ANY]
+
+
+def test_a_container_whose_shim_was_killed_is_exited_with_137_and_holds_nothing(place: Dockp) -> None:
+    port = _free_port()
+    container_id, shim, init = _started(place, "-p", f"{port}:80")
+    os.kill(shim, signal.SIGKILL)
+    assert "Exited (137)" in place.ok("ps", "-a", "--format", "{{.Status}}")
+    wait_for(lambda: _gone(init), "the container's process ended with its shim")
+    wait_for(lambda: _left_of_a_dead_one(place) == [], f"nothing is left: {_left_of_a_dead_one(place)}")
+    state = place.inspect("victim")["State"]
+    assert (state["Status"], state["ExitCode"], state["Running"]) == ("exited", 137, False)
+    place.ok("run", "-d", "-p", f"{port}:80", "busybox", "sleep", "1000")
+    assert container_id in place.ok("ps", "-aq", "--no-trunc")
+
+
+def test_a_container_can_be_started_again_after_its_shim_was_killed(place: Dockp) -> None:
+    _, shim, _ = _started(place)
+    place.ok("exec", "victim", "touch", "/kept")
+    os.kill(shim, signal.SIGKILL)
+    place.ok("start", "victim")
+    assert place.ok("exec", "victim", "ls", "/kept") == "/kept"
+
+
+def test_a_shim_that_is_killed_while_it_makes_the_container_is_one_clear_error(place: Dockp) -> None:
+    place.ok("create", "--name", "victim", "--network", "bridge", "busybox", "sleep", "1000")
+
+    def start(engine: Engine) -> None:
+        from dockp.supervisor.client import ShimClient
+
+        original = ShimClient.create
+
+        def create(self: ShimClient, *arguments: Any, **named: Any) -> Any:
+            for pid in wait_for(lambda: processes_naming(self.id), "the shim runs"):
+                os.kill(pid, signal.SIGKILL)
+            return original(self, *arguments, **named)
+
+        ShimClient.create = create  # type: ignore[method-assign]
+        engine.containers.start("victim")
+
+    outcome = command(place, start)
+    assert "the shim of container" in outcome.error
+    assert "\n" not in outcome.error
+    assert place.state("victim") == "created"
+    wait_for(lambda: _left_of_a_dead_one(place) == [], f"nothing is left: {_left_of_a_dead_one(place)}")
+    place.ok("start", "victim")
+    assert place.state("victim") == "running"
+
+
+def test_the_processes_of_an_exec_end_with_a_killed_shim(place: Dockp) -> None:
+    container_id, shim, _ = _started(place)
+    client = place.popen("exec", "victim", "sleep", "2000")
+    try:
+        wait_for(lambda: len(_alive_in(place, container_id)) == 2, "the exec runs")
+        inside = _alive_in(place, container_id)
+        os.kill(shim, signal.SIGKILL)
+        assert client.wait(10) != 0
+    finally:
+        client.kill()
+        client.wait()
+    assert "Exited (137)" in place.ok("ps", "-a", "--format", "{{.Status}}")
+    wait_for(lambda: all(map(_gone, inside)), "every process ended")
+    wait_for(lambda: _left_of_a_dead_one(place) == [], f"nothing is left: {_left_of_a_dead_one(place)}")
+
+
+def test_a_container_whose_process_is_killed_from_the_host_is_exited_with_137(place: Dockp) -> None:
+    _, shim, init = _started(place)
+    os.kill(init, signal.SIGKILL)
+    assert place.ok("wait", "victim") == "137"
+    assert place.state("victim") == "exited"
+    wait_for(lambda: _gone(shim), "the shim ended after its container")
+
+
+def test_everything_killed_at_once_leaves_an_exited_container(place: Dockp) -> None:
+    client = place.popen("run", "--name", "victim", "-p", f"{_free_port()}:80", "busybox", "sleep", "1000")
+    try:
+        wait_for(lambda: place("inspect", "victim").returncode == 0 and place.state("victim") == "running", "it runs")
+        container_id = str(place.inspect("victim")["Id"])
+        for pid in (client.pid, shim_pid(place, container_id), *_alive_in(place, container_id)):
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        client.kill()
+        client.wait()
+    assert "Exited (137)" in place.ok("ps", "-a", "--format", "{{.Status}}")
+    wait_for(lambda: _left_of_a_dead_one(place) == [], f"nothing is left: {_left_of_a_dead_one(place)}")
+
+
+def test_a_shim_that_is_killed_under_rm_takes_the_container_with_it(place: Dockp) -> None:
+    _, shim, _ = _started(place, "--rm", "-v", "/anonymous")
+    os.kill(shim, signal.SIGKILL)
+    assert place.ok("ps", "-aq") == ""
+    assert remains(place) == []
+
+
+# Nobody but the shim
+
+
+_TALKS = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo line $i; sleep 0.05; done; exit 7"
+
+
+def test_a_container_outlives_the_command_that_started_it(place: Dockp) -> None:
+    client = place.popen("run", "--name", "victim", "busybox", "sh", "-c", _TALKS)
+    try:
+        wait_for(lambda: "line 3" in place("logs", "victim").stdout, "it runs")
+    finally:
+        client.kill()
+        client.wait()
+    said = len(place.ok("logs", "victim").splitlines())
+    wait_for(lambda: len(place.ok("logs", "victim").splitlines()) > said + 3, "the log goes on")
+    place.ok("exec", "victim", "touch", "/stop")
+    assert place.ok("wait", "victim") == "7"
+    assert place.inspect("victim")["State"]["ExitCode"] == 7
+    numbers = [int(line.split()[1]) for line in place.ok("logs", "victim").splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_container_that_ends_unseen_has_its_exact_exit_code_and_whole_log(place: Dockp) -> None:
+    script = "sleep 0.3; seq 1 20000; exit 42"
+    container_id, shim, _ = _started(place, command=("sh", "-c", script))
+    wait_for(lambda: _gone(shim), "the shim ended after its container")
+    assert place.inspect(container_id)["State"]["ExitCode"] == 42
+    assert place.ok("logs", "victim").splitlines() == [str(number) for number in range(1, 20001)]
+
+
+def test_a_detached_rm_container_is_removed_though_no_command_runs(place: Dockp) -> None:
+    port = _free_port()
+    place.ok("run", "-d", "--rm", "-v", "/anonymous", "-p", f"{port}:80", "busybox", "sleep", "0.5")
+    # Looked at from outside: any command would clean up itself.
+    wait_for(lambda: everything(place) == [], f"the container went by itself: {everything(place)}")
+
+
+def test_the_port_of_a_container_that_ended_is_free_though_no_command_runs(place: Dockp) -> None:
+    port = _free_port()
+    place.ok("run", "-d", "--name", "victim", "-p", f"{port}:80", "busybox", "sleep", "0.5")
+    wait_for(lambda: published_ports() == set(), "the published port is gone")
+    with socket.socket() as sock:
+        sock.bind(("0.0.0.0", port))
