@@ -27,7 +27,9 @@ def test_output_and_exit_code_come_through_exactly(dockp: Dockp) -> None:
 @pytest.mark.parametrize(("signal", "code"), [("KILL", 137), ("TERM", 143), ("SEGV", 139)])
 def test_death_by_signal_is_128_plus_its_number(dockp: Dockp, signal: str, code: int) -> None:
     assert (
-        dockp("run", "--rm", "--network", "none", "busybox", "sh", "-c", f"sh -c 'kill -{signal} $$'; exit $?").returncode
+        dockp(
+            "run", "--rm", "--network", "none", "busybox", "sh", "-c", f"sh -c 'kill -{signal} $$'; exit $?"
+        ).returncode
         == code
     )
 

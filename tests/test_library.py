@@ -1,0 +1,78 @@
+"""The engine as a library: no daemon, no command line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from harness import Dockp
+
+import dockp as package
+from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig
+from dockp.engine import LocalEngine
+from dockp.spi.errors import NotFound, StartFailure
+
+
+@pytest.fixture
+def engine(dockp: Dockp) -> Iterator[LocalEngine]:
+    with package.Engine(
+        data_root=str(dockp.data_root), exec_root=str(dockp.exec_root), cgroup_parent=dockp.cgroup_parent
+    ) as engine:
+        yield engine
+
+
+def test_run_gives_output_and_exit_code(engine: LocalEngine) -> None:
+    result = engine.containers.run("busybox", ["sh", "-c", "cat; echo err >&2; exit 3"], stdin=b"in" * 100_000)
+    assert (result.exit_code, result.stdout, result.stderr) == (3, b"in" * 100_000, b"err\n")
+    assert engine.containers.list(all=True) == []
+
+
+def test_errors_are_classes(engine: LocalEngine) -> None:
+    with pytest.raises(NotFound, match="No such image: nosuch:latest"):
+        engine.containers.run("nosuch")
+    with pytest.raises(StartFailure) as failure:
+        engine.containers.run("busybox", ["nosuch"])
+    assert failure.value.kind == "not-found"
+    with pytest.raises(NotFound, match="No such container: nosuch"):
+        engine.containers.inspect("nosuch")
+
+
+def test_many_threads_share_one_engine(engine: LocalEngine) -> None:
+    results: list[bytes] = []
+
+    def one(number: int) -> None:
+        results.append(engine.containers.run("busybox", ["echo", str(number)], network="none").stdout)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == sorted(f"{number}\n".encode() for number in range(12))
+
+
+def test_the_whole_interface(engine: LocalEngine) -> None:
+    request = CreateRequest(
+        name="whole", config=Config(image="busybox", cmd=("sleep", "60")), host=HostConfig(network_mode="none")
+    )
+    created = engine.containers.create(request)
+    engine.containers.start("whole")
+    exec_id = engine.containers.exec_create("whole", ExecConfig(cmd=("echo", "hi"), attach_stdout=True))
+    stream = engine.containers.exec_start(exec_id)
+    assert stream is not None
+    assert stream.recv(100)[8:] == b"hi\n"
+    assert engine.containers.exec_wait(exec_id) == 0
+    stream.close()
+    assert engine.containers.inspect(created.id)["State"]["Running"]
+    assert engine.containers.top("whole").processes[0][-1] == "sleep 60"
+    engine.containers.stop("whole", timeout=0)
+    assert engine.containers.wait("whole").exit_code == 137
+    engine.containers.remove("whole")
+
+
+def test_logs_are_read_back(engine: LocalEngine) -> None:
+    result = engine.containers.run("busybox", "echo one; echo two >&2", remove=False)
+    entries = list(engine.containers.logs(result.id))
+    assert {(entry.stream, entry.data) for entry in entries} == {("stdout", b"one\n"), ("stderr", b"two\n")}
+    engine.containers.remove(result.id)
