@@ -45,8 +45,8 @@ expect() {
 must() { case "$output" in *"$1"*) ;; *) die "the output does not have: $1" ;; esac; }
 
 quietly() { "$@" >/dev/null 2>&1 || true; }
-has_link() { ip link show dockp0 >/dev/null 2>&1; }
 has_table() { nft list table inet dockp >/dev/null 2>&1; }
+bridges() { ip -o link | sed -n 's/^[0-9]*: \(dockp[0-9]*\):.*/\1/p'; }
 
 remove_containers() {
     local ids
@@ -63,9 +63,12 @@ leave() {
     leaving=yes
     quietly remove_containers
     quietly dockp volume rm demo-data
-    # The bridge and the packet filter table stay as long as an engine may need them; this one is done.
-    [ -n "$linked" ] || quietly ip link delete dockp0
-    [ -n "$tabled" ] || quietly nft delete table inet dockp
+    # An engine keeps its bridge and its packet rules; this one is done. Where the table is another engine's too, they
+    # are its to tidy up.
+    if [ -z "$tabled" ]; then
+        for place in $(bridges); do quietly ip link delete "$place"; done
+        quietly nft delete table inet dockp
+    fi
     for place in /sys/fs/cgroup/dockp-demo /sys/fs/cgroup/*/dockp-demo; do
         [ ! -d "$place" ] || quietly rmdir "$place"
     done
@@ -77,8 +80,7 @@ leave() {
 [ -x .venv/bin/dockp ] || die "dockp is not installed here: run make venv"
 mkdir -p "$home"
 : >"$DOCKP_CONFIG_FILE"
-linked='' tabled=''
-if has_link; then linked=yes; fi
+tabled=''
 if has_table; then tabled=yes; fi
 trap leave EXIT
 trap 'exit 130' INT
