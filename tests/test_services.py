@@ -48,17 +48,17 @@ def test_redis_keeps_its_data_over_stop_and_start(host: Dockp) -> None:
 def test_postgresql_keeps_its_data_over_a_kill(host: Dockp) -> None:
     script = (
         "d=/var/lib/postgresql/15/main; [ -s $d/PG_VERSION ] || exit 3; "
-        "exec /usr/lib/postgresql/15/bin/postgres -D $d -c config_file=/etc/postgresql/15/main/postgresql.conf"
+        "exec /usr/lib/postgresql/15/bin/postgres -D $d -c config_file=/etc/postgresql/15/main/postgresql.conf -k /tmp"
     )
     host.ok("run", "-d", "--name", "db", "-u", "postgres", "debian:bookworm", "sh", "-c", script, timeout=300)
 
     def ready() -> bool:
-        return host("exec", "-u", "postgres", "db", "psql", "-Atc", "select 1").stdout == "1\n"
+        return host("exec", "-u", "postgres", "db", "psql", "-h", "/tmp", "-Atc", "select 1").stdout == "1\n"
 
     wait_for(ready, "PostgreSQL answers", 40)
-    host.ok("exec", "-u", "postgres", "db", "psql", "-c", "create table t (n int); insert into t values (7)")
+    host.ok("exec", "-u", "postgres", "db", "psql", "-h", "/tmp", "-c", "create table t (n int); insert into t values (7)")
     host.ok("kill", "db")
     wait_for(lambda: host.state("db") == "exited", "it is dead")
     host.ok("start", "db")
     wait_for(ready, "PostgreSQL recovers", 40)
-    assert host.ok("exec", "-u", "postgres", "db", "psql", "-Atc", "select n from t") == "7"
+    assert host.ok("exec", "-u", "postgres", "db", "psql", "-h", "/tmp", "-Atc", "select n from t") == "7"

@@ -49,6 +49,7 @@ def test_bash_has_job_control_and_a_window_that_resizes(person: Dockp) -> None:
     child.expect("/dev/pts/0")
     child.expect(PROMPT)
     child.sendline("cat")
+    time.sleep(0.3)  # until cat reads: before, readline has the terminal's echo off
     child.sendline("echoed")
     child.expect("echoed\r\nechoed")
     child.send("\x03")
