@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--images", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--cgroup", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    facts = machine.describe()
+    facts = [*machine.describe(), ("load before", machine.load())]
     debian = options.images / "debian.tar"
     bench = Bench(
         options.home,
@@ -37,6 +37,7 @@ def main() -> int:
         sections = bench.all()
     finally:
         bench.close()
+    facts.append(("load after", machine.load()))
     text = _page([*facts, *bench.versions], sections, options.quick)
     print(text)
     for what, verdict in (pair for section in sections for pair in section.verdicts()):

@@ -11,8 +11,12 @@ def describe() -> list[tuple[str, str]]:
     """(name, value) of what matters to a reader of figures."""
     facts = [("processor", f"{os.cpu_count()} × {_processor()}"), ("memory", _memory()), ("system", _system())]
     facts.append(("kernel", f"{os.uname().release} {os.uname().machine}, cgroup {_cgroups()}"))
-    facts.append(("load before", " ".join(f"{load:.2f}" for load in os.getloadavg())))
     return facts
+
+
+def load() -> str:
+    """Processes that ran or waited to, averaged over 1, 5 and 15 minutes. A busy machine makes busy figures."""
+    return " ".join(f"{average:.1f}" for average in os.getloadavg())
 
 
 def _processor() -> str:

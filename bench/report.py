@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -76,7 +77,8 @@ class Section:
             if judged:
                 line.append(row.verdict(subject))
             body.append(line)
-        return f"### {self.title}\n\n{self.note}\n\n{_table([head, *body])}\n"
+        note = textwrap.fill(self.note, 120)
+        return f"### {self.title}\n\n{note}\n\n{_table([head, *body])}\n"
 
     def verdicts(self) -> list[tuple[str, str]]:
         """(what, verdict) of each row that has a target."""
