@@ -165,14 +165,6 @@ class EndpointRecord:
         return "", 0
 
 
-@frozen(kw_only=True)
-class PortRecord:
-    """One published port of one endpoint."""
-
-    endpoint: str
-    publication: Publication
-
-
 def insert_network(connection: sqlite3.Connection, record: NetworkRecord) -> None:
     """Raises: sqlite3.IntegrityError when the name is taken."""
     connection.execute(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dockp_exec_libcontainer.rootfs import Step
 
 _SIGKILL = 9
-_STDERR_OF_LAST_RESORT = 2
 
 
 class Job:
