@@ -19,7 +19,7 @@ from attrs import evolve
 
 from dockp.containers import spec as oci
 from dockp.containers.context import Context
-from dockp.containers.model import Config, CreateRequest
+from dockp.containers.model import Config, CreateRequest, HostConfig
 from dockp.containers.record import Container, with_task
 from dockp.containers.settling import drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
@@ -271,8 +271,6 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
     assert container.snapshot is not None
     log = context.log_driver(host.log_config.type)
     run_dir = context.run_dir(container.id)
-    # Every container's end needs some engine to see it, but only these need it soon.
-    hurry = host.auto_remove or bool(host.port_bindings) or host.publish_all_ports
     return {
         "id": container.id,
         "bundle": str(run_dir),
@@ -307,7 +305,7 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
         "copy_up": [{"source": mount.source, "target": mount.target} for mount in container.mounts if mount.copy_up],
         "restart": {"name": host.restart_policy.name, "max": host.restart_policy.maximum_retry_count},
         "health": _health(config),
-        "on_exit": reaper(context, container.id) if hurry else None,
+        "on_exit": reaper(context, container.id) if wants_reaper(host) else None,
     }
 
 
@@ -318,6 +316,11 @@ def _health(config: Config) -> dict[str, Any] | None:
         return None
     document = to_json(check)
     return document | {"Shell": list(config.shell)} if config.shell else document
+
+
+def wants_reaper(host: HostConfig) -> bool:
+    """Every container's end needs some engine to see it, but only these need it soon."""
+    return host.auto_remove or bool(host.port_bindings) or host.publish_all_ports
 
 
 def reaper(context: Context, container_id: str) -> list[str]:
@@ -331,18 +334,24 @@ def stop_signal(text: str) -> int:
     word = text.upper().strip()
     if not word:
         return int(signal.SIGTERM)
-    if word.isdigit():
+    if word.isdecimal():
         number = int(word)
         if 1 <= number <= 64:
             return number
         raise InvalidArgument(f"Invalid signal: {text}")
     name = word if word.startswith("SIG") else f"SIG{word}"
-    base, _, offset = name.partition("+")
-    if base in ("SIGRTMIN", "SIGRTMAX") or base.startswith("SIGRTMAX-"):
-        if base == "SIGRTMIN":
-            return int(signal.SIGRTMIN) + int(offset or 0)
-        return int(signal.SIGRTMAX) - int(base.partition("-")[2] or 0)
-    try:
-        return int(signal.Signals[name])
-    except KeyError:
-        raise InvalidArgument(f"Invalid signal: {text}") from None
+    number = _realtime_signals().get(name, 0)
+    if not number and name in signal.Signals.__members__:
+        number = int(signal.Signals[name])
+    if not number:
+        raise InvalidArgument(f"Invalid signal: {text}")
+    return number
+
+
+def _realtime_signals() -> dict[str, int]:
+    """The names that Docker knows: fifteen up from the first and fourteen down from the last. signal(7)."""
+    first, last = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
+    names = {"SIGRTMIN": first, "SIGRTMAX": last}
+    names.update({f"SIGRTMIN+{n}": first + n for n in range(1, 16)})
+    names.update({f"SIGRTMAX-{n}": last - n for n in range(1, 15)})
+    return names

@@ -37,11 +37,12 @@ class ContainerService:
         return creation.create(self._context, request)
 
     def start(self, ref: str) -> None:
-        launch.start(self._context, self._context.table.find(ref))
+        with _asked_for(ref):
+            launch.start(self._context, self._context.table.find(ref))
 
     def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         number = launch.stop_signal(signal) if signal else None
-        container = self._find(ref)
+        container = self._find_settled(ref)
         if not container.active:
             raise NotModified(f"container {container.name} is already stopped")
         with self._shim(container) as shim:
@@ -51,18 +52,19 @@ class ContainerService:
     def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         with contextlib.suppress(NotModified):
             self.stop(ref, timeout, signal)
-        self.start(ref)
+        with contextlib.suppress(NotModified):  # somebody else was quicker
+            self.start(ref)
 
     def kill(self, ref: str, signal: str = "KILL") -> None:
         number = launch.stop_signal(signal or "KILL")
-        container = self._find(ref)
+        container = self._find_settled(ref)
         if not container.active:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         with self._shim(container) as shim:
             shim.kill(number)
 
     def pause(self, ref: str) -> None:
-        container = self._find(ref)
+        container = self._find_settled(ref)
         if container.task.state is State.PAUSED:
             raise Conflict(f"container {container.id} is already paused")
         if container.task.state is not State.RUNNING:
@@ -71,7 +73,7 @@ class ContainerService:
             shim.pause()
 
     def unpause(self, ref: str) -> None:
-        container = self._find(ref)
+        container = self._find_settled(ref)
         if container.task.state is not State.PAUSED:
             raise Conflict(f"Container {container.id} is not paused")
         with self._shim(container) as shim:
@@ -88,17 +90,19 @@ class ContainerService:
         if not container.active:
             raise NotImplemented("waiting for the next exit of a container that does not run needs a daemon")
         shim = self._context.take_client(container.id) or self._context.supervisor.connect(container.id)
-        try:
+        with contextlib.closing(shim):
             state = shim.wait("next-exit" if condition == "next-exit" else "not-running")
-        finally:
-            shim.close()
-        self._settled(container)
+            self._settled(container)
+            # Not before: a claim that ends with this process makes the shim see to the rest.
+            with contextlib.suppress(DockpError):
+                shim.release()
         if condition == "removed":
             self._until_removed(container)
         return WaitResult(exit_code=state.exit_code or 0, error=state.error)
 
     def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        removal.remove(self._context, self._find(ref), force=force, volumes=volumes)
+        with _asked_for(ref):
+            removal.remove(self._context, self._find(ref), force=force, volumes=volumes)
 
     def rename(self, ref: str, name: str) -> None:
         if not name:
@@ -137,8 +141,8 @@ class ContainerService:
         )
         if container.active:
             stream.owns_client = True
-        elif container.request.host.auto_remove:
-            # Whoever watches a --rm container from its start on also sees its end, and removes it.
+        elif launch.wants_reaper(container.request.host):
+            # Whoever watches such a container from its start on also sees its end, and settles it.
             shim.claim()
         return stream
 
@@ -342,7 +346,16 @@ class ContainerService:
     # Inside
 
     def _find(self, ref: str) -> Container:
-        return settling.refresh(self._context, self._context.table.find(ref))
+        with _asked_for(ref):
+            return settling.refresh(self._context, self._context.table.find(ref))
+
+    def _find_settled(self, ref: str) -> Container:
+        """As `_find`; while somebody else starts it, waits for the outcome."""
+        container = self._find(ref)
+        if container.active and container.task.state is State.CREATED:
+            with _asked_for(ref), self._context.exclusive(container.id):
+                container = settling.settle(self._context, container.id)
+        return container
 
     def _now(self, container: Container) -> Container | None:
         try:
@@ -369,6 +382,15 @@ class ContainerService:
             yield shim
         finally:
             shim.close()
+
+
+@contextlib.contextmanager
+def _asked_for(ref: str) -> Iterator[None]:
+    """Let a container that vanished meanwhile be missed by the name that the caller knows."""
+    try:
+        yield
+    except settling.Vanished as error:
+        raise NotFound(f"No such container: {ref}") from error
 
 
 def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:

@@ -29,8 +29,14 @@ _log = logging.getLogger(__name__)
 _SHIM_PATIENCE = 20.0
 """Seconds for a shim to end after its container was killed."""
 
+_DROP_ATTEMPTS = 5
+
 _LOST_EXIT_CODE = 255
 """Docker's exit code for a container whose end nobody saw, as after a power cut."""
+
+
+class Vanished(NotFound):
+    """The container was there a moment ago, and has been removed meanwhile."""
 
 
 def refresh(context: Context, container: Container) -> Container:
@@ -51,7 +57,7 @@ def settle(context: Context, container_id: str) -> Container:
     """As `refresh`, for a caller that holds the container's lock."""
     container = context.table.peek(container_id)
     if container is None:
-        raise NotFound(f"No such container: {container_id}")
+        raise Vanished(f"No such container: {container_id}")
     if not container.active:
         return container
     live = _live(context, container)
@@ -76,14 +82,16 @@ def settle(context: Context, container_id: str) -> Container:
             context.table.save(connection, ended)
             context.table.drop_execs(connection, container.id)
         drop_run_dir(context, container.id)
+    client = context.take_client(container.id)
+    if client is not None:
+        # Not before: a claim that ends with this process makes the shim see to the rest.
+        with contextlib.closing(client), contextlib.suppress(DockpError):
+            client.release()
     return ended
 
 
 def release(context: Context, container: Container, *, killed: bool) -> None:
     """Free what only a running container needs: its endpoints and ports, and what a killed shim left. Idempotent."""
-    client = context.take_client(container.id)
-    if client is not None:
-        client.close()
     # The rest must be freed whatever fails here; what stays is found again by its driver's inventory.
     if killed:
         driver = context.exec_driver(container.exec_driver)
@@ -102,7 +110,12 @@ def release(context: Context, container: Container, *, killed: bool) -> None:
 
 def drop_run_dir(context: Context, container_id: str) -> None:
     """Remove what a container has while it runs."""
-    discard_tree(context.run_dir(container_id))
+    directory = context.run_dir(container_id)
+    for _ in range(_DROP_ATTEMPTS):
+        discard_tree(directory)
+        if not directory.exists():
+            return
+        # Its shim, on the way out, made a file there meanwhile.
 
 
 def clear_strays(context: Context) -> None:
