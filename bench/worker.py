@@ -20,8 +20,17 @@ from dockp.linux import mounts, namespaces, process
 
 Answer = dict[str, Any]
 
-# Where the contestants keep things that no option moves elsewhere; each gets an empty one that vanishes with it.
-_HIDDEN = ("/run", "/etc/docker", "/etc/cni/net.d", "/var/lib/cni", "/var/lib/containers", "/etc/containers/networks")
+# Where the contestants keep things that no option moves elsewhere; each gets an empty one that vanishes with it. The
+# last is where they would load an AppArmor profile, which would stay.
+_HIDDEN = (
+    "/run",
+    "/etc/docker",
+    "/etc/cni/net.d",
+    "/var/lib/cni",
+    "/var/lib/containers",
+    "/etc/containers/networks",
+    "/sys/kernel/security",
+)
 _CAPTURED = 4000
 _GRACE = 20.0
 

@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 home="$PWD/.cache/demo"
+unset "${!DOCKP_@}"
 export DOCKP_DATA_ROOT="$home/data" DOCKP_EXEC_ROOT="$home/run" DOCKP_CACHE_DIR="$home/cache"
 export DOCKP_CGROUP_PARENT=dockp-demo DOCKP_CONFIG_FILE="$home/config.toml"
 export PATH="$PWD/.venv/bin:$PATH" LC_ALL=C.UTF-8
-unset DOCKP_STORAGE_DRIVER DOCKP_EXEC_DRIVER
 
 bold='' dim='' red='' off=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' dim=$'\e[36m' red=$'\e[31m' off=$'\e[0m'; fi
@@ -97,10 +97,11 @@ case "$distribution" in debian | ubuntu) ;; *) suite=bookworm distribution=debia
 real="$distribution:$suite"
 
 printf '%sdockp: a demonstration%s\n' "$bold" "$off"
-printf 'Everything is kept in .cache/demo: delete that folder and nothing is left.\n'
+printf 'Images and containers are kept in .cache/demo, which may be deleted afterwards.\n'
 
 step "What is installed here, and what works"
 show dockp version --format '{{.Server.Version}}'
+show dockp info --format '{{.Driver}} on {{.OperatingSystem}}, kernel {{.KernelVersion}}, cgroup v{{.CgroupVersion}}'
 show dockp plugin ls
 must overlay2
 
