@@ -326,7 +326,7 @@ def test_containers_reach_each_other_on_the_bridge(dockp: Dockp) -> None:
 
 
 def test_none_has_only_loopback(dockp: Dockp) -> None:
-    assert sh(dockp, "ls /sys/class/net") == "lo"
+    assert sh(dockp, "ls /sys/class/net; cat /sys/class/net/lo/flags").split() == ["lo", "0x9"]
 
 
 def test_inspect_has_dockers_shape(dockp: Dockp) -> None:

@@ -26,6 +26,8 @@ from dockp.linux.libc import (
     system_call_keeping_gil,
 )
 
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,6 +137,20 @@ def write_id_maps(
     for name, entries in (("uid_map", uid_map), ("gid_map", gid_map)):
         text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in entries)
         _write(f"/proc/{pid}/{name}", text)
+
+
+def loopback_up() -> None:
+    """Bring the loopback interface of this network namespace up. Source: netdevice(7), SIOCGIFFLAGS. Raises OSError."""
+    import _socket
+    import fcntl
+
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        request = struct.pack("16sH22x", b"lo", 0)
+        flags = struct.unpack_from("H", fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, request), 16)[0]
+        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+    finally:
+        control.close()
 
 
 def _write(path: str, text: str) -> None:

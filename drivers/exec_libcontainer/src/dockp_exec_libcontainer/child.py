@@ -214,6 +214,7 @@ def _build_tree(job: InitJob, line: Channel) -> Tree:
     os.fchdir(job.root)
     tree = Tree(job.root, job.new_user_namespace or job.user_namespace >= 0)
     _execute(job.steps, tree)
+    _network(job.spec)
     _names(job.spec)
     if job.hooked:
         line.send(talk.HOOKS)
@@ -234,6 +235,13 @@ def _execute(steps: list[Step], tree: Tree) -> None:
         except OSError as failure:
             where = f": {failure.filename}" if failure.filename else ""
             raise RuntimeFailure(f"cannot {step.describe()}: {failure.strerror}{where}") from failure
+
+
+def _network(spec: dict[str, Any]) -> None:
+    for entry in spec["linux"].get("namespaces") or ():
+        if entry["type"] == "network" and not entry.get("path"):
+            # A new namespace has its loopback down; what listens on 127.0.0.1 should be reached there.
+            namespaces.loopback_up()
 
 
 def _names(spec: dict[str, Any]) -> None:

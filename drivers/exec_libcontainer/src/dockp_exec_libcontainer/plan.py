@@ -99,6 +99,8 @@ class Plan:
             else:
                 self.flags |= flag
                 self.enter |= flag
+        if self.linux.get("mountLabel"):
+            raise RuntimeFailure("SELinux labels on mounts (linux.mountLabel) are not supported by this runtime")
         if netns is not None:
             self.separate.add("network")
             self.joins.append(("network", netns))

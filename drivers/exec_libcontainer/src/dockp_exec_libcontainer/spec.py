@@ -79,6 +79,8 @@ def check_process(process: Any) -> None:
         raise RuntimeFailure("process.args must not be empty")
     if not str(process.get("cwd") or "").startswith("/"):
         raise RuntimeFailure(f"process.cwd {process.get('cwd')!r} is not an absolute path")
+    if process.get("execCPUAffinity"):
+        raise RuntimeFailure("CPU affinity of exec (process.execCPUAffinity) is not supported by this runtime")
     for text in [*process["args"], *(process.get("env") or [])]:
         if not isinstance(text, str) or "\0" in text:
             raise RuntimeFailure(f"{text!r} cannot be an argument or an environment variable")
