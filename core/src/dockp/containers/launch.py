@@ -21,7 +21,7 @@ from dockp.containers import spec as oci
 from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, HostConfig
 from dockp.containers.record import Container, with_task
-from dockp.containers.settling import drop_run_dir, end_shim, release, settle
+from dockp.containers.settling import Vanished, drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
 from dockp.jsonmodel import to_json
 from dockp.linux.trees import discard_tree
@@ -42,6 +42,8 @@ def start(context: Context, container: Container) -> None:
             if current.task.state is State.PAUSED:
                 raise Conflict("cannot start a paused container, try unpause instead")
             raise NotModified(f"container {current.name} is already running")
+        if context.table.peek(current.id) is None:  # --rm: settling has just removed it
+            raise Vanished(f"No such container: {current.id}")
         if current.task.state in (State.DEAD, State.REMOVING):
             raise Conflict("container is marked for removal and cannot be started")
         move(current.task.state, State.RUNNING)
@@ -83,7 +85,12 @@ def attach_point(context: Context, container: Container) -> ShimClient:
         client = context.clients.get(container.id)
     if client is None:
         with context.exclusive(container.id):
-            client = _launch(context, container)
+            current = context.table.peek(container.id)
+            if current is None:
+                raise Vanished(f"No such container: {container.id}")
+            if current.active:  # somebody else has started it meanwhile
+                return context.supervisor.connect(container.id)
+            client = _launch(context, current)
         context.keep_client(container.id, client)
     return client
 

@@ -131,7 +131,8 @@ class ContainerService:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
         if container.task.state is State.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
-        shim = launch.attach_point(self._context, container)
+        with _asked_for(ref):
+            shim = launch.attach_point(self._context, container)
         config = container.request.config
         stream = shim.attach(
             stdin=stdin and config.open_stdin,
