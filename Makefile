@@ -28,6 +28,9 @@ $(SETUP): .cache/packages-base.stamp requirements.lock scripts/setup.sh $(PROJEC
 	@scripts/setup.sh venv
 	@mkdir -p .cache && touch $@
 
+.cache/images/busybox.tar .cache/images/debian.tar: .cache/packages-base.stamp scripts/test-images.sh
+	@scripts/test-images.sh .cache/images
+
 demo: $(SETUP) ## real images, `dockp run`, a published port; as root
 	@scripts/demo.sh
 
@@ -36,7 +39,7 @@ test: lint test-quick test-slow ## everything, the quick checks first; as root
 test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
 	$(PYTEST) -q -m "not slow" core/tests drivers $(PYTEST_ARGS)
 
-test-slow: $(SETUP) .cache/packages-test.stamp ## the slow ones, and those of whole commands
+test-slow: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## the slow ones, and those of whole commands
 	$(PYTEST) -q -m slow core/tests drivers $(PYTEST_ARGS)
 	$(PYTEST) -q tests $(PYTEST_ARGS)
 
