@@ -16,10 +16,11 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from attrs import frozen
 from harness import Dockp
@@ -67,7 +68,7 @@ def command(place: Dockp, action: Action, *, kill_at: int | None = None, timeout
         child = os.fork()
         if child == 0:
             os.close(reading)
-            os.dup2(errors.fileno(), 2)
+            _complain_to(errors)
             _be_command(place, action, kill_at, writing)
         os.close(writing)
         try:
@@ -94,6 +95,84 @@ def done(place: Dockp, action: Action, timeout: float = 60.0) -> Any:
     return outcome.value
 
 
+class Worker:
+    """A process with an engine, doing many things; made by `spawn`."""
+
+    def __init__(self, child: int, reading: int, errors: BinaryIO) -> None:
+        self._child = child
+        self._reading = reading
+        self._errors = errors
+        self._status: int | None = None
+        self._killed = False
+
+    def kill(self) -> None:
+        if self._status is None:
+            self._killed = True
+            os.kill(self._child, signal.SIGKILL)
+
+    def ended(self) -> bool:
+        if self._status is None:
+            pid, status = os.waitpid(self._child, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status is not None
+
+    def join(self) -> None:
+        while not self.ended():
+            time.sleep(0.01)
+
+    def progress(self) -> int:
+        """How many operations it ended. For one that ended."""
+        os.set_blocking(self._reading, False)
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self._reading, 65536):
+                count += len(piece)
+        os.close(self._reading)
+        return count
+
+    def complaint(self) -> str:
+        """What went wrong, "" when nothing did. For one that ended."""
+        self._errors.seek(0)
+        text = self._errors.read().decode(errors="replace")
+        self._errors.close()
+        return "" if self._status == 0 or (self._killed and self._status == -signal.SIGKILL) else text or "killed"
+
+
+def spawn(place: Dockp, action: Callable[[Engine, Callable[[], None]], None]) -> Worker:
+    """Run ``action`` with an engine on ``place`` in a process of its own, and do not wait. It gets a function to call
+    after each operation."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - the worker's, which closes it
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _complain_to(errors)
+        try:
+            with _engine(place) as engine:
+                action(engine, lambda: os.write(writing, b".") and None)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(70)
+    os.close(writing)
+    return Worker(child, reading, errors)
+
+
+def _complain_to(errors: BinaryIO) -> None:
+    os.dup2(errors.fileno(), 2)
+    sys.stderr = os.fdopen(2, "w")  # and not what pytest has put there
+
+
+def _engine(place: Dockp) -> Engine:
+    # What pytest has put there for itself must see nothing of this process.
+    signal.set_wakeup_fd(-1)
+    os.environ.clear()
+    os.environ.update(place.environment)
+    return Engine(data_root=str(place.data_root), exec_root=str(place.exec_root), cgroup_parent=place.cgroup_parent)
+
+
 def _read_all(reading: int, timeout: float) -> bytes:
     # The descriptor is close-on-exec and shims are executed, so its end is the end of the child.
     text = b""
@@ -109,19 +188,10 @@ def _read_all(reading: int, timeout: float) -> bytes:
 def _be_command(place: Dockp, action: Action, kill_at: int | None, writing: int) -> None:
     steps = _Steps(kill_at, writing)
     try:
-        # What pytest has put there for itself must see nothing of this process.
-        signal.set_wakeup_fd(-1)
-        os.environ.clear()
-        os.environ.update(place.environment)
         outcome: dict[str, Any]
-        with contextlib.ExitStack() as stack:
-            if kill_at is not None:
-                steps.patch()
-            engine = stack.enter_context(
-                Engine(
-                    data_root=str(place.data_root), exec_root=str(place.exec_root), cgroup_parent=place.cgroup_parent
-                )
-            )
+        if kill_at is not None:
+            steps.patch()
+        with _engine(place) as engine:
             try:
                 outcome = {"value": action(engine)}
             except Exception as error:
