@@ -16,6 +16,10 @@ from libcontainer_box import DOCKER_CAPABILITIES, Box, Container
 from dockp.linux import capabilities
 from dockp.spi.runtime import RuntimeFailure
 
+needs_time_namespaces = pytest.mark.skipif(
+    not os.path.exists("/proc/self/ns/time"), reason="this kernel has no time namespaces"
+)
+
 
 def status_of(container: Container) -> dict[str, str]:
     text = container.output("cat /proc/self/status")
@@ -51,7 +55,8 @@ def test_signalling_a_container_that_ended_is_no_error(container: Container) -> 
 
 
 def test_every_namespace_is_the_containers_own(container: Container) -> None:
-    container.linux["namespaces"].append({"type": "time"})
+    if os.path.exists("/proc/self/ns/time"):
+        container.linux["namespaces"].append({"type": "time"})
     container.process["args"] = ["sleep", "100"]
     pid = container.create()
     container.start()
@@ -124,12 +129,23 @@ def test_a_namespace_is_joined_by_path(box: Box, kind: str) -> None:
     assert box.ask("namespaces", pid="self")[name] != one[name]
 
 
+@needs_time_namespaces
 def test_time_offsets_move_the_clocks(container: Container) -> None:
     container.linux["namespaces"].append({"type": "time"})
     container.linux["timeOffsets"] = {"boottime": {"secs": 1_000_000}}
     assert float(container.output("cat /proc/uptime").split()[0]) > 1_000_000
     with open("/proc/uptime", encoding="ascii") as file:
         assert float(file.read().split()[0]) < 1_000_000
+
+
+@pytest.mark.skipif(
+    os.path.exists("/proc/self/ns/time"), reason="this kernel has time namespaces (the guest of make test-vm has none)"
+)
+def test_a_namespace_this_kernel_lacks_is_named(container: Container) -> None:
+    container.linux["namespaces"].append({"type": "time"})
+    with pytest.raises(RuntimeFailure, match="this kernel has no time namespaces"):
+        container.create()
+    assert container.box.ask("children") is False
 
 
 def test_a_user_namespace_maps_ids(container: Container) -> None:

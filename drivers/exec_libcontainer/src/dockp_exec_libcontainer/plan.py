@@ -30,6 +30,9 @@ ALWAYS_ALLOWED = (
     {"allow": True, "type": "c", "major": 136, "access": "rwm"},
 )
 
+# Kinds that a kernel may be built without and still run containers (namespaces(7); User-Mode Linux has no time ones).
+_OPTIONAL_KINDS = ("time", "user")
+
 
 class Plan:
     """What `Runtime.create` does for one spec.
@@ -97,6 +100,7 @@ class Plan:
                 self.new_cgroup_namespace = True
                 self.enter |= flag
             else:
+                _check_made_here(kind)
                 self.flags |= flag
                 self.enter |= flag
         if self.linux.get("mountLabel"):
@@ -245,3 +249,9 @@ def _allows_all(rule: dict[str, Any]) -> bool:
     from dockp.linux.devices import everything
 
     return bool(rule.get("allow")) and everything(rule)
+
+
+def _check_made_here(kind: str) -> None:
+    # clone3 and unshare would only say EINVAL.
+    if kind in _OPTIONAL_KINDS and not os.path.exists(f"/proc/self/ns/{namespaces.KINDS[kind][1]}"):
+        raise RuntimeFailure(f"this kernel has no {kind} namespaces")
