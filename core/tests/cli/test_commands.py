@@ -320,7 +320,7 @@ def test_global_flags_reach_the_engine(capfd: pytest.CaptureFixture[str]) -> Non
             "data_root": "/d",
             "exec_root": "/e",
             "storage_driver": "vfs",
-            "storage_opt": ("a=1", "b=2"),
+            "storage_opt": ["a=1", "b=2"],
             "exec_driver": "x",
             "log_level": "warn",
             "debug": True,

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
-import click
 import pytest
 from clihelpers import Outcome
 
-from dockp.cli.command import Command, Group
+from dockp.cli.command import Command, Tree
 from dockp.cli.flags import parse
-from dockp.cli.tree import root
+from dockp.cli.tree import ROOT
 
 
-def commands(group: Group = root, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if isinstance(command, Group):
-            yield from commands(command, (*path, name))
+def commands(tree: Tree = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
+    for name in sorted(tree.places):
+        found = tree.get(name)
+        if isinstance(found, Tree):
+            yield from commands(found, (*path, name))
         else:
-            assert isinstance(command, Command)
-            yield (*path, name), command
+            assert found is not None
+            yield (*path, name), found
 
 
 ALL = list(commands())
@@ -35,7 +35,7 @@ def test_help_is_complete(path: tuple[str, ...], command: Command, dockp: Callab
     assert outcome.code == 0
     assert outcome.err == ""
     assert outcome.out.startswith(f"Usage:  dockp {' '.join(path)}")
-    assert not (command.help or "").endswith(".")
+    assert not command.summary.endswith(".")
     for flag in command.flags:
         assert flag.hidden or f"--{flag.name}" in outcome.out
         assert flag.help
@@ -57,16 +57,12 @@ def test_examples_parse(path: tuple[str, ...], command: Command) -> None:
     for line in command.examples:
         words = shlex.split(line)
         assert words[0] == "dockp"
-        found: click.Command | None = root
-        rest = words[1:]
-        while isinstance(found, Group):
-            found = found.get_command(click.Context(found), rest[0])
-            rest = rest[1:]
-        assert found is command
+        found = ROOT.find(words[1:])
+        assert found is not None
+        assert found[0] is command
+        rest = found[1]
         values = parse(command.flags, rest, interspersed=command.interspersed)
-        least, most = command.args
-        assert least <= len(values.args)
-        assert most is None or len(values.args) <= most
+        assert command.takes(len(values.args))
 
 
 @pytest.mark.parametrize("line", [(), ("container",), ("--help",), ("-h",), ("image", "--help"), ("plugin", "-h")])
@@ -77,8 +73,14 @@ def test_groups_list_their_commands(line: tuple[str, ...], dockp: Callable[..., 
 
 
 def test_other_spellings_are_the_same_commands() -> None:
-    context = click.Context(root)
     for short, group, name in (("ps", "container", "list"), ("images", "image", "ls"), ("rmi", "image", "remove")):
-        inner = root.get_command(context, group)
-        assert isinstance(inner, Group)
-        assert root.get_command(context, short) is inner.get_command(click.Context(inner), name)
+        assert ROOT.find([short]) == ROOT.find([group, name])
+
+
+def test_a_command_line_in_order_does_without_click() -> None:
+    code = (
+        "import sys; from dockp.cli.app import _in_order;"
+        "assert _in_order(['--data-root=/x', 'container', 'run', '-it', '--rm', 'image', 'sh', '-c', 'x']);"
+        "assert 'click' not in sys.modules, 'click was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

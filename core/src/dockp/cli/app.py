@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dockp.cli.command import Command
+    from dockp.cli.flags import Values
     from dockp.interface import Engine
 
     EngineOpener = Callable[[Mapping[str, object]], Engine]
@@ -138,15 +140,35 @@ def run(arguments: Sequence[str], open_engine: EngineOpener | None = None) -> in
 
 
 def _dispatch(app: App, arguments: Sequence[str]) -> int:
-    from dockp.cli.tree import root
+    found = None if "_DOCKP_COMPLETE" in os.environ else _in_order(arguments)
+    if found is None:
+        # Help, completion and whatever is wrong: click's work.
+        from dockp.cli.clicked import run as run_by_click
 
-    completion = os.environ.get("_DOCKP_COMPLETE")
-    if completion:
-        from click.shell_completion import shell_complete
+        return run_by_click(app, arguments)
+    command, flags, values = found
+    app.configure(flags)
+    return command.action(app, values) or 0
 
-        return shell_complete(root, {"obj": app}, "dockp", "_DOCKP_COMPLETE", completion)
-    with root.make_context("dockp", list(arguments), obj=app) as context:
-        return int(root.invoke(context) or 0)
+
+def _in_order(arguments: Sequence[str]) -> tuple[Command, dict[str, object], Values] | None:
+    """The command, the global flags and the command's values, when there is nothing to explain."""
+    from dockp.cli.flags import UsageError, parse
+    from dockp.cli.tree import GLOBAL_FLAGS, ROOT
+
+    try:
+        outer = parse(GLOBAL_FLAGS, arguments, interspersed=False)
+        found = ROOT.find(outer.args)
+        if found is None or outer.given & {"help", "version"}:
+            return None
+        command, rest = found
+        values = parse(command.flags, rest, interspersed=command.interspersed)
+    except UsageError:
+        return None
+    if "help" in values.given or not command.takes(len(values.args)):
+        return None
+    flags = {name.replace("-", "_"): outer[name] for name in outer.given}
+    return command, flags, values
 
 
 def _say(text: str) -> None:
@@ -155,13 +177,9 @@ def _say(text: str) -> None:
 
 
 def _unexpected(app: App, error: Exception) -> int:
-    """Print an error that no command handled: an engine's refusal, a bad global flag, or a bug."""
-    import click
-
+    """Print an error that no command handled: an engine's refusal, or a bug."""
     from dockp.spi.errors import DockpError
 
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
     if app.debug:
         import traceback
 
@@ -169,9 +187,6 @@ def _unexpected(app: App, error: Exception) -> int:
     if isinstance(error, DockpError):
         _say(error_text(error))
         return 1
-    if isinstance(error, click.ClickException):
-        _say(f"{error.format_message()}\n\nRun 'dockp --help' for more information")
-        return 125
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         _say(f"Error: {error.strerror or error}{where}")

@@ -44,7 +44,8 @@ class Flag(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
-def _text(value: str) -> str:
+def read_text(value: str) -> str:
+    """The text as it is."""
     return value
 
 
@@ -117,12 +118,12 @@ def _filter(value: str) -> tuple[str, str]:
     return name.strip().lower(), rest.strip()
 
 
-def listing(read: Callable[[str], Any] = _text, word: str = "list") -> Kind:
+def listing(read: Callable[[str], Any] = read_text, word: str = "list") -> Kind:
     """A flag that may be repeated; its value is the list of all."""
     return Kind(word, read, None, "list")
 
 
-STRING = Kind("string", _text, "")
+STRING = Kind("string", read_text, "")
 SWITCH = Kind("", read_bool, False)
 INT = Kind("int", go_int, 0)
 UINT16 = Kind("uint16", _uint16, 0)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import click
-
-from dockp.cli.app import App
-from dockp.cli.command import Group
+from dockp.cli.command import Tree
+from dockp.cli.flags import SWITCH, Flag, Kind, read_text
 
 _CONTAINER = {
     "attach": "attach:ATTACH",
@@ -39,17 +35,17 @@ _IMAGE = {
     "tag": "images:TAG",
 }
 _GROUPS = {
-    "completion": Group(
+    "completion": Tree(
         "Print a completion script for a shell",
         {shell: f"completion:{shell.upper()}" for shell in ("bash", "zsh", "fish")},
         epilog="Add it to a shell with: source <(dockp completion bash)",
     ),
-    "container": Group("Manage containers", _CONTAINER, also={"list": "ls", "ps": "ls", "remove": "rm"}),
-    "image": Group("Manage images", _IMAGE, also={"list": "ls", "remove": "rm"}),
-    "network": Group("Look at networks", {"inspect": "networks:INSPECT", "ls": "networks:LIST"}, also={"list": "ls"}),
-    "plugin": Group("Look at plug-ins (drivers)", {"ls": "plugins:LIST"}, also={"list": "ls"}),
-    "system": Group("Look at the engine", {"info": "system:INFO"}),
-    "volume": Group(
+    "container": Tree("Manage containers", _CONTAINER, also={"list": "ls", "ps": "ls", "remove": "rm"}),
+    "image": Tree("Manage images", _IMAGE, also={"list": "ls", "remove": "rm"}),
+    "network": Tree("Look at networks", {"inspect": "networks:INSPECT", "ls": "networks:LIST"}, also={"list": "ls"}),
+    "plugin": Tree("Look at plug-ins (drivers)", {"ls": "plugins:LIST"}, also={"list": "ls"}),
+    "system": Tree("Look at the engine", {"info": "system:INFO"}),
+    "volume": Tree(
         "Manage volumes",
         {
             "create": "volumes:CREATE",
@@ -74,20 +70,21 @@ _SHORT = {name: place for name, place in _CONTAINER.items() if name not in ("ins
 }
 
 
-def _global_flags(version: bool, **flags: Any) -> None:
-    context = click.get_current_context()
-    if version:
-        from dockp import __version__
-
-        click.echo(f"dockp version {__version__}")
-        context.exit()
-    app = context.find_object(App)
-    if app is not None:
-        app.configure(flags)
-
-
-_LEVELS = ("debug", "info", "warn", "error", "fatal")
-root = Group(
+_FILE, _DIR, _NAME, _LEVEL = (Kind(word, read_text) for word in ("FILE", "DIR", "NAME", "LEVEL"))
+_OPTION = Kind("KEY=VALUE", read_text, None, "list")
+GLOBAL_FLAGS = (
+    Flag("config-file", "", _FILE, "Configuration file"),
+    Flag("data-root", "", _DIR, "Where images, containers and volumes are kept"),
+    Flag("debug", "D", SWITCH, "Log more, and show tracebacks"),
+    Flag("exec-driver", "", _NAME, "How containers are executed"),
+    Flag("exec-opt", "", _OPTION, "Option of the execution driver"),
+    Flag("exec-root", "", _DIR, "Where the state of running containers is kept"),
+    Flag("log-level", "l", _LEVEL, "Least level to log", choices=("debug", "info", "warn", "error", "fatal")),
+    Flag("storage-driver", "", _NAME, "How layers of images and containers are stored"),
+    Flag("storage-opt", "", _OPTION, "Option of the storage driver"),
+    Flag("version", "v", SWITCH, "Print version information and quit"),
+)
+ROOT = Tree(
     "A container engine whose every layer is a plug-in",
     {**_GROUPS, **_SHORT},
     usage="[OPTIONS] COMMAND [ARG...]",
@@ -95,18 +92,5 @@ root = Group(
         "Common Commands": ("run", "exec", "ps", "pull", "images", "info", "version"),
         "Management Commands": tuple(_GROUPS),
     },
-    callback=_global_flags,
-    params=[
-        click.Option(["--config-file"], metavar="FILE", help="Configuration file"),
-        click.Option(["--data-root"], metavar="DIR", help="Where images, containers and volumes are kept"),
-        click.Option(["-D", "--debug"], is_flag=True, help="Log more, and show tracebacks"),
-        click.Option(["--exec-driver"], metavar="NAME", help="How containers are executed"),
-        click.Option(["--exec-opt"], metavar="KEY=VALUE", multiple=True, help="Option of the execution driver"),
-        click.Option(["--exec-root"], metavar="DIR", help="Where the state of running containers is kept"),
-        click.Option(["-l", "--log-level"], type=click.Choice(_LEVELS), help="Least level to log"),
-        click.Option(["--storage-driver"], metavar="NAME", help="How layers of images and containers are stored"),
-        click.Option(["--storage-opt"], metavar="KEY=VALUE", multiple=True, help="Option of the storage driver"),
-        click.Option(["-v", "--version"], is_flag=True, help="Print version information and quit"),
-    ],
     epilog="Run 'dockp COMMAND --help' for more information on a command.",
 )

@@ -11,11 +11,12 @@ def _script(shell: str) -> Action:
     def show(app: App, values: Values) -> None:
         from click.shell_completion import get_completion_class
 
-        from dockp.cli.tree import root
+        from dockp.cli.clicked import Group
+        from dockp.cli.tree import ROOT
 
         maker = get_completion_class(shell)
         if maker is not None:
-            print(maker(root, {}, "dockp", "_DOCKP_COMPLETE").source())
+            print(maker(Group(ROOT), {}, "dockp", "_DOCKP_COMPLETE").source())
 
     return show
 

@@ -11,7 +11,6 @@ from collections.abc import Container
 
 from dockp.cli.format import lexer
 from dockp.cli.format.lexer import Token
-from dockp.golang import quote, read_float, read_integer, unquote
 from dockp.cli.format.nodes import (
     Action,
     Block,
@@ -29,6 +28,7 @@ from dockp.cli.format.nodes import (
     Text,
     Variable,
 )
+from dockp.golang import quote, read_float, read_integer, unquote
 
 
 class ParseFault(Exception):
