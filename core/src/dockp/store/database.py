@@ -138,8 +138,21 @@ class Database:
             "database or disk is full": "free some space on its file system",
             "attempt to write a readonly database": "its file system is read-only",
             "database disk image is malformed": "the file is damaged; restore it or start with a new --data-root",
-        }.get(text, "")
+            "file is not a database": "the file is damaged; restore it or start with a new --data-root",
+        }.get(text, "") or self._trouble()
         return SystemFault(f"state database {self._path}: {text}" + (f": {hint}" if hint else ""))
+
+    def _trouble(self) -> str:
+        """What is wrong with the file system, since SQLite says no more than that it could not open or write."""
+        try:
+            system = os.statvfs(self._path.parent)
+        except OSError:
+            return ""
+        if system.f_flag & os.ST_RDONLY:
+            return "its file system is read-only"
+        if not system.f_bavail or not system.f_favail:
+            return "its file system is full: free some space"
+        return ""
 
 
 def _retry_locked(action: object) -> None:
