@@ -112,11 +112,13 @@ def _start(context: Context, container: Container) -> None:
     context.keep_client(container.id, client)
     mode = host.network_mode
     if mode in ("none", "host") or mode.startswith("container:") or container.request.config.network_disabled:
-        client.create()
+        _, warnings = client.create()
     else:
         with context.networks.sandbox(container.id, container.name, container.request) as sandbox:
-            _create_wired(client, sandbox)
+            warnings = _create_wired(client, sandbox)
     client.start()
+    for warning in warnings:
+        _log.warning("WARNING: %s", warning)
     if not attached:
         context.take_client(container.id)
         client.close()
@@ -126,8 +128,11 @@ def _start(context: Context, container: Container) -> None:
         context.moment("dockp_container_started", container=inspect(context, container))
 
 
-def _create_wired(client: ShimClient, sandbox: Any) -> None:
-    """Let the shim build the container while another thread wires its network; the first error of either counts."""
+def _create_wired(client: ShimClient, sandbox: Any) -> list[str]:
+    """Let the shim build the container while another thread wires its network; the first error of either counts.
+
+    Returns: what the host could not give.
+    """
     errors: list[BaseException] = []
 
     def wire() -> None:
@@ -139,11 +144,12 @@ def _create_wired(client: ShimClient, sandbox: Any) -> None:
     thread = threading.Thread(target=wire, name="wire")
     thread.start()
     try:
-        client.create(netns=sandbox.fileno(), ports=sandbox.reservations())
+        _, warnings = client.create(netns=sandbox.fileno(), ports=sandbox.reservations())
     finally:
         thread.join()
     if errors:
         raise errors[0]
+    return warnings
 
 
 def _launch(context: Context, container: Container) -> ShimClient:

@@ -16,8 +16,18 @@ from dockp.containers.states import State
 from dockp.interface import Created, Document, Filters, RunResult, Stream, Top, WaitResult
 from dockp.jsonmodel import from_json
 from dockp.keys import parse_detach_keys
-from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotFound, NotImplemented, NotModified
+from dockp.spi.errors import (
+    Conflict,
+    DockpError,
+    InvalidArgument,
+    NotFound,
+    NotImplemented,
+    NotModified,
+    SystemFault,
+    Unavailable,
+)
 from dockp.spi.logs import LogEntry
+from dockp.spi.runtime import RuntimeFailure
 
 if TYPE_CHECKING:
     from dockp.supervisor.client import ShimClient
@@ -34,10 +44,11 @@ class ContainerService:
     # Life cycle
 
     def create(self, request: CreateRequest) -> Created:
-        return creation.create(self._context, request)
+        with _host_faults():
+            return creation.create(self._context, request)
 
     def start(self, ref: str) -> None:
-        with _asked_for(ref):
+        with _asked_for(ref), _host_faults():
             launch.start(self._context, self._context.table.find(ref))
 
     def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
@@ -131,7 +142,7 @@ class ContainerService:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
         if container.task.state is State.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
-        with _asked_for(ref):
+        with _asked_for(ref), _host_faults():
             shim = launch.attach_point(self._context, container)
         config = container.request.config
         stream = shim.attach(
@@ -381,6 +392,8 @@ class ContainerService:
         shim = self._context.supervisor.connect(container.id)
         try:
             yield shim
+        except RuntimeFailure as failure:
+            raise Unavailable(f"container {container.name}: {failure}") from failure
         finally:
             shim.close()
 
@@ -392,6 +405,15 @@ def _asked_for(ref: str) -> Iterator[None]:
         yield
     except settling.Vanished as error:
         raise NotFound(f"No such container: {ref}") from error
+
+
+@contextlib.contextmanager
+def _host_faults() -> Iterator[None]:
+    """What the host refuses (no space, no permission) becomes one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SystemFault(f"{(error.strerror or str(error)).lower()}: {error.filename or ''}".rstrip(": ")) from error
 
 
 def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:
