@@ -11,9 +11,13 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command of ``sys.argv`` and end the process with its exit code."""
+    import gc
     import os
     import sys
 
+    # Importing makes many objects and no garbage: at the usual threshold the collector would walk over all of them
+    # again and again. A command that goes on for long is still collected.
+    gc.set_threshold(50_000)
     from dockp.cli.app import run
 
     code = run(sys.argv[1:])
