@@ -9,13 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 
 from dockp.spi.errors import InvalidArgument
 
 T = TypeVar("T")
+
+
+class Model:
+    """Base of classes that stand for JSON objects: comparing and showing them, in one place for all.
+
+    attrs generates these methods for each class anew, and a command would wait for it at every start.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return all(getattr(self, row[0]) == getattr(other, row[0]) for row in _fields(cast(Any, type(self))))
+
+    def __repr__(self) -> str:
+        given = ((row[0], getattr(self, row[0])) for row in _fields(cast(Any, type(self))))
+        shown = ", ".join(f"{name}={value!r}" for name, value in given if value not in (None, "", ()))
+        return f"{type(self).__name__}({shown})"
 
 
 def key(name: str, **more: Any) -> Any:

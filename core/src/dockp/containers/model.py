@@ -11,11 +11,11 @@ from typing import Any
 
 from attrs import field, frozen
 
-from dockp.jsonmodel import key, nested, nested_list, nested_map, nested_map_list
+from dockp.jsonmodel import Model, key, nested, nested_list, nested_map, nested_map_list
 
 
-@frozen(kw_only=True)
-class Healthcheck:
+@frozen(kw_only=True, eq=False, repr=False)
+class Healthcheck(Model):
     """``test`` is ``()`` (inherit), ``("NONE",)``, ``("CMD", …)`` or ``("CMD-SHELL", line)``; times in nanoseconds."""
 
     test: tuple[str, ...] = ()
@@ -26,8 +26,8 @@ class Healthcheck:
     start_interval: int = 0
 
 
-@frozen(kw_only=True)
-class Config:
+@frozen(kw_only=True, eq=False, repr=False)
+class Config(Model):
     """The portable half: what runs. Also the ``config`` object of an image (OCI image-spec ``config.md``)."""
 
     hostname: str = ""
@@ -56,54 +56,54 @@ class Config:
     shell: tuple[str, ...] | None = None
 
 
-@frozen(kw_only=True)
-class LogConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class LogConfig(Model):
     type: str = ""
     config: Mapping[str, str] = field(factory=dict)
 
 
-@frozen(kw_only=True)
-class PortBinding:
+@frozen(kw_only=True, eq=False, repr=False)
+class PortBinding(Model):
     host_ip: str = ""
     host_port: str = ""
 
 
-@frozen(kw_only=True)
-class RestartPolicy:
+@frozen(kw_only=True, eq=False, repr=False)
+class RestartPolicy(Model):
     """``name`` is "", "no", "always", "unless-stopped" or "on-failure"; the count goes with the last only."""
 
     name: str = ""
     maximum_retry_count: int = 0
 
 
-@frozen(kw_only=True)
-class DeviceMapping:
+@frozen(kw_only=True, eq=False, repr=False)
+class DeviceMapping(Model):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
 
-@frozen(kw_only=True)
-class Ulimit:
+@frozen(kw_only=True, eq=False, repr=False)
+class Ulimit(Model):
     name: str = ""
     soft: int = 0
     hard: int = 0
 
 
-@frozen(kw_only=True)
-class WeightDevice:
+@frozen(kw_only=True, eq=False, repr=False)
+class WeightDevice(Model):
     path: str = ""
     weight: int = 0
 
 
-@frozen(kw_only=True)
-class ThrottleDevice:
+@frozen(kw_only=True, eq=False, repr=False)
+class ThrottleDevice(Model):
     path: str = ""
     rate: int = 0
 
 
-@frozen(kw_only=True)
-class BindOptions:
+@frozen(kw_only=True, eq=False, repr=False)
+class BindOptions(Model):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -111,22 +111,22 @@ class BindOptions:
     read_only_force_recursive: bool = False
 
 
-@frozen(kw_only=True)
-class VolumeDriverConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class VolumeDriverConfig(Model):
     name: str = ""
     options: Mapping[str, str] = field(factory=dict)
 
 
-@frozen(kw_only=True)
-class VolumeOptions:
+@frozen(kw_only=True, eq=False, repr=False)
+class VolumeOptions(Model):
     no_copy: bool = False
     labels: Mapping[str, str] = field(factory=dict)
     subpath: str = ""
     driver_config: VolumeDriverConfig | None = nested(VolumeDriverConfig, default=None)
 
 
-@frozen(kw_only=True)
-class TmpfsOptions:
+@frozen(kw_only=True, eq=False, repr=False)
+class TmpfsOptions(Model):
     """``size_bytes`` in bytes, ``mode`` as a number (0o1777 when 0)."""
 
     size_bytes: int = 0
@@ -134,8 +134,8 @@ class TmpfsOptions:
     options: tuple[Any, ...] = ()
 
 
-@frozen(kw_only=True)
-class MountPoint:
+@frozen(kw_only=True, eq=False, repr=False)
+class MountPoint(Model):
     """One ``--mount``: type "bind", "volume" or "tmpfs"."""
 
     type: str = ""
@@ -148,8 +148,8 @@ class MountPoint:
     tmpfs_options: TmpfsOptions | None = nested(TmpfsOptions, default=None)
 
 
-@frozen(kw_only=True)
-class HostConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class HostConfig(Model):
     """The half that depends on this host: limits, mounts, ports, isolation."""
 
     binds: tuple[str, ...] = ()
@@ -221,15 +221,15 @@ class HostConfig:
     """dockp's own: the storage driver for this container; "" is the engine's default."""
 
 
-@frozen(kw_only=True)
-class EndpointIpam:
+@frozen(kw_only=True, eq=False, repr=False)
+class EndpointIpam(Model):
     ipv4_address: str = key("IPv4Address", default="")
     ipv6_address: str = key("IPv6Address", default="")
     link_local_ips: tuple[str, ...] = key("LinkLocalIPs", default=())
 
 
-@frozen(kw_only=True)
-class EndpointSettings:
+@frozen(kw_only=True, eq=False, repr=False)
+class EndpointSettings(Model):
     """What a container wants of one network."""
 
     ipam_config: EndpointIpam | None = nested(EndpointIpam, "IPAMConfig", default=None)
@@ -240,8 +240,8 @@ class EndpointSettings:
     gw_priority: int = 0
 
 
-@frozen(kw_only=True)
-class CreateRequest:
+@frozen(kw_only=True, eq=False, repr=False)
+class CreateRequest(Model):
     """Everything `Containers.create` takes, as one value: the body of ``POST /containers/create`` plus its query."""
 
     config: Config = nested(Config, factory=Config)
@@ -251,8 +251,8 @@ class CreateRequest:
     platform: str = ""
 
 
-@frozen(kw_only=True)
-class ExecConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class ExecConfig(Model):
     """Everything `Containers.exec_create` takes: the body of ``POST /containers/{id}/exec``."""
 
     attach_stdin: bool = False
