@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dockp.linux import cgroups
+from dockp.linux import cgroups, devices
 from dockp.linux.cgroups import Cgroup, Layout
 
 WAYS = ("v1", "v2", "hybrid")
@@ -151,6 +151,21 @@ def test_devices_are_limited_by_either_version(cgroup: Cgroup) -> None:
     os.close(writer)
     with os.fdopen(reader) as answers:
         assert answers.read() == "yes no "
+
+
+def test_a_long_list_of_devices_is_enforced(cgroup: Cgroup) -> None:
+    """Docker's default list was too long for the buffer of the verifier's log once, and so not in force."""
+    cgroup.create({})
+    rules = [{"allow": False}]
+    rules += [{"allow": True, "type": "c", "major": 1, "minor": minor, "access": "rw"} for minor in range(200, 400)]
+    assert cgroup.limit_devices(rules) == []
+
+
+def test_a_program_the_kernel_refuses_is_one_line(cgroup: Cgroup) -> None:
+    with pytest.raises(OSError, match=r"device program") as caught:
+        devices.attach(-1, b"\x95" + bytes(7))  # exit, with nothing to return
+    assert "R0 !read_ok" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_stats_never_fail_and_are_whole_numbers(cgroup: Cgroup, sleeper: int) -> None:

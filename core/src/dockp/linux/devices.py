@@ -133,26 +133,41 @@ def program(rules: Sequence[Rule]) -> bytes:
 
 def attach(cgroup_fd: int, code: bytes) -> None:
     """Load a device program and attach it to a cgroup2 directory, beside what is attached there. Raises OSError."""
-    instructions, licence, log = buffer(code), buffer(b"GPL\0"), buffer(4096)
+    loaded = _load(code)
+    try:
+        attributes = struct.pack("=IIII", cgroup_fd, loaded, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI)
+        check(_bpf(_BPF_PROG_ATTACH, buffer(attributes), len(attributes)), "device program")
+    finally:
+        os.close(loaded)
+
+
+def _load(code: bytes) -> int:
+    # Without the verifier's log: a good program fails to load (ENOSPC) when its log is longer than the buffer for it.
+    loaded = _try_load(code, None)
+    if loaded >= 0:
+        return loaded
+    problem = error("device program")
+    log = buffer(1 << 16)
+    loaded = _try_load(code, log)
+    if loaded >= 0:
+        return loaded
+    lines = log.raw.split(b"\0", 1)[0].decode(errors="replace").partition("\nprocessed ")[0].splitlines()
+    reason = f" ({lines[-1]})" if lines else ""
+    raise OSError(problem.errno, f"{problem.strerror}{reason}", "device program")
+
+
+def _try_load(code: bytes, log: Any) -> int:
+    instructions, licence = buffer(code), buffer(b"GPL\0")
     attributes = struct.pack(
         "=IIQQIIQII",
         _BPF_PROG_TYPE_CGROUP_DEVICE,
         len(code) // 8,
         address(instructions),
         address(licence),
-        1,
-        len(log),
-        address(log),
+        1 if log else 0,
+        len(log) if log else 0,
+        address(log) if log else 0,
         0,
         0,
     )
-    loaded = _bpf(_BPF_PROG_LOAD, buffer(attributes), len(attributes))
-    if loaded < 0:
-        problem = error("device program")
-        text = log.raw.split(b"\0", 1)[0].decode(errors="replace").partition("\nprocessed ")[0]
-        raise OSError(problem.errno, f"{problem.strerror} {text}".strip(), "device program")
-    try:
-        attributes = struct.pack("=IIII", cgroup_fd, loaded, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI)
-        check(_bpf(_BPF_PROG_ATTACH, buffer(attributes), len(attributes)), "device program")
-    finally:
-        os.close(loaded)
+    return int(_bpf(_BPF_PROG_LOAD, buffer(attributes), len(attributes)))
