@@ -92,7 +92,7 @@ def test_a_restarted_container_may_have_ended_before_it_is_waited_for(
 ) -> None:
     def wait(id: str, condition: str) -> WaitResult:
         if condition == "next-exit":
-            raise NotImplemented("it does not run")  # noqa: F901 - dockp's class, not Python's constant
+            raise NotImplemented("it does not run")
         return WaitResult(exit_code=2)
 
     engine.answers["containers.wait"] = wait

@@ -9,9 +9,46 @@ from typing import Any
 import pytest
 
 from dockp.images.service import ImageUser
-from dockp.spi.errors import NotFound
+from dockp.spi.errors import NotFound, Unavailable
+from dockp_storage_vfs.driver import VfsDriver
 
 Tar = Callable[[Mapping[str, bytes | None]], bytes]
+
+
+def test_what_a_killed_process_left_half_made_goes_and_what_is_being_made_stays(store: Any) -> None:
+    with store.database.write() as connection:
+        for id, maker in ((901, 7), (902, store.journal.owner)):
+            connection.execute(
+                "INSERT INTO snapshots (id, driver, kind, state, maker, labels, created)"
+                " VALUES (?, 'vfs', 'active', 'making', ?, '{}', 0)",
+                (id, maker),
+            )
+    driver = VfsDriver(store.path / "vfs", {})
+    for id in ("901", "902"):
+        driver.create(id, None, {})
+    store.collector.tidy()
+    assert driver.inventory() == {"902"}
+
+
+def test_a_driver_that_is_gone_keeps_no_other_from_being_tidied(store: Any) -> None:
+    with store.database.write() as connection:
+        for id, driver in ((901, "a-driver-that-is-gone"), (902, "vfs")):
+            connection.execute(
+                "INSERT INTO snapshots (id, driver, kind, state, maker, labels, created)"
+                " VALUES (?, ?, 'active', 'removing', 7, '{}', 0)",
+                (id, driver),
+            )
+    opened = store.snapshots._drivers
+
+    def drivers(name: str) -> Any:
+        if name == "vfs":
+            return opened(name)
+        raise Unavailable(f"storage driver {name} is not installed")
+
+    store.snapshots._drivers = drivers
+    store.collector.tidy()
+    with store.database.read() as connection:
+        assert [row[0] for row in connection.execute("SELECT driver FROM snapshots")] == ["a-driver-that-is-gone"]
 
 
 def test_an_image_that_is_used_loses_nothing(store: Any, make_tar: Tar) -> None:

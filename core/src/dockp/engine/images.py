@@ -52,6 +52,7 @@ class LocalImages:
         platform: str = "",
         progress: Progress | None = None,
     ) -> str:
+        self._context.collector.tidy()
         image = self._context.images.import_(
             source,
             changes=changes,
@@ -74,8 +75,11 @@ class LocalImages:
             )
         if not rest:
             raise InvalidArgument(f"invalid reference format: {reference} names nothing after {scheme}:")
+        source = self._drivers.source(scheme)
+        # Of an earlier attempt that was killed: its disk may be needed now.
+        self._context.collector.tidy()
         image = self._context.images.add_from(
-            self._drivers.source(scheme),
+            source,
             rest,
             tag=tag,
             platform=_platform(platform),

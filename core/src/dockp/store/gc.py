@@ -69,10 +69,19 @@ class Collector:
         with self._locks.hold(lock_offset("collector")):
             self._leases.expire()
             self._content.sweep()
+            self.tidy()
             images = self._collect_images()
             layers, layer_bytes = self._collect_layers()
             blobs, blob_bytes = self._collect_blobs()
         return Collected(images=images, layers=layers, blobs=blobs, bytes=layer_bytes + blob_bytes)
+
+    def tidy(self) -> None:
+        """Free what killed processes left half-made or half-removed in the storage drivers."""
+        for driver in self._snapshots.drivers():
+            try:
+                self._snapshots.reconcile(driver)
+            except DockpError as error:  # perhaps it is not installed any more; the others are not to suffer
+                _log.info("storage driver %s cannot be tidied up now: %s", driver, error)
 
     def _collect_images(self) -> tuple[str, ...]:
         with self._database.write() as connection:

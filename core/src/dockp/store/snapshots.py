@@ -193,6 +193,11 @@ class SnapshotService:
             return self._select("state = 'ready'")
         return self._select("driver = ? AND state = 'ready'", driver)
 
+    def drivers(self) -> Sequence[str]:
+        """The names of the drivers that hold, or may hold, snapshots."""
+        with self._database.read() as connection:
+            return [row[0] for row in connection.execute("SELECT DISTINCT driver FROM snapshots ORDER BY driver")]
+
     # Using
 
     def mounts(self, id: int, read_only: bool = False) -> Sequence[Mount]:
