@@ -10,8 +10,18 @@ from dockp.spi.errors import InvalidArgument
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("", 15), ("9", 9), ("64", 64), ("KILL", 9), ("sigterm", 15), ("Usr1", 10), ("RTMIN", 34), ("SIGRTMIN+3", 37)]
-    + [("rtmax-14", 50), ("SIGRTMAX", 64)],
+    [
+        ("", 15),
+        ("9", 9),
+        ("64", 64),
+        ("KILL", 9),
+        ("sigterm", 15),
+        ("Usr1", 10),
+        ("RTMIN", 34),
+        ("SIGRTMIN+3", 37),
+        ("rtmax-14", 50),
+        ("SIGRTMAX", 64),
+    ],
 )
 def test_dockers_names_and_numbers_are_understood(text: str, number: int) -> None:
     assert stop_signal(text) == number
