@@ -233,6 +233,14 @@ def test_a_container_whose_shim_was_killed_is_exited_with_137_and_holds_nothing(
     assert container_id in place.ok("ps", "-aq", "--no-trunc")
 
 
+def test_the_cgroups_of_a_killed_shim_are_found_by_a_command_that_is_configured_otherwise(place: Dockp) -> None:
+    _, shim, _ = _started(place)
+    other = Dockp(place.base, name="dockp-other")
+    os.kill(shim, signal.SIGKILL)
+    assert "Exited (137)" in other.ok("ps", "-a", "--format", "{{.Status}}")
+    assert cgroups_under(place.cgroup_parent) == set()
+
+
 def test_a_container_can_be_started_again_after_its_shim_was_killed(place: Dockp) -> None:
     _, shim, _ = _started(place)
     place.ok("exec", "victim", "touch", "/kept")

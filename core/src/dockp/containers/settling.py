@@ -17,6 +17,7 @@ from attrs import evolve
 from dockp.containers.context import Context
 from dockp.containers.record import Container, Task
 from dockp.containers.states import State
+from dockp.linux.jsonlite import loads
 from dockp.linux.trees import discard_tree
 from dockp.spi.errors import DockpError, NotFound, SystemFault
 from dockp.spi.runtime import RuntimeFailure
@@ -96,9 +97,7 @@ def release(context: Context, container: Container, *, killed: bool) -> None:
     if killed:
         driver = context.exec_driver(container.exec_driver)
         try:
-            driver.clean(
-                container.id, (container.request.host.cgroup_parent or context.config.cgroup_parent).strip("/")
-            )
+            driver.clean(container.id, _cgroup_parent(context, container))
         except DockpError as error:
             _log.warning("container %s: cannot remove what its shim left: %s", container.id[:12], error)
     host = container.request.host
@@ -106,6 +105,17 @@ def release(context: Context, container: Container, *, killed: bool) -> None:
         context.networks.release(container.id, published=bool(host.port_bindings) or host.publish_all_ports)
     except DockpError as error:
         _log.warning("container %s: cannot release its network: %s", container.id[:12], error)
+
+
+def _cgroup_parent(context: Context, container: Container) -> str:
+    """Where the container's cgroups are: as its bundle says, since the engine that started it may have been configured
+    otherwise."""
+    try:
+        with open(context.run_dir(container.id) / "config.json", "rb") as file:
+            path: str = loads(file.read())["linux"]["cgroupsPath"]
+    except (OSError, ValueError, KeyError):
+        path = context.cgroups_path(container.id, container.request.host.cgroup_parent)
+    return path.rpartition("/")[0].strip("/")
 
 
 def drop_run_dir(context: Context, container_id: str) -> None:
