@@ -26,6 +26,7 @@ from attrs import frozen
 from harness import Dockp
 
 import dockp.engine.local
+from dockp.containers import creation, launch, removal, settling
 from dockp.linux import netlink, netns
 from dockp.networks import ports
 from dockp.store.database import Database
@@ -252,6 +253,10 @@ class _Steps:
             (netns, ("new",)),
             (ports, ("reserve",)),
             (shutil, ("rmtree",)),
+            (creation, ("discard_tree",)),
+            (launch, ("discard_tree",)),
+            (removal, ("discard_tree",)),
+            (settling, ("discard_tree",)),
             (os, ("mkdir", "rename", "symlink")),
             (Path, ("write_text",)),
         ):
