@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import Dockp, wait_for
+from harness import Dockp, image_tar, wait_for
 
 DEFAULT_CAPABILITIES = 0xA80425FB
 
@@ -111,7 +111,8 @@ def test_environment_user_directory_and_names(dockp: Dockp, tmp_path: Path) -> N
     out = sh(
         dockp,
         'echo "$A|$FROM_FILE|$HOME|$HOSTNAME|$(id -u):$(id -g)|$(id -G)|$PWD|$(hostname)"',
-        "-e", "A=b c", "--env-file", str(envfile), "-u", "user", "-w", "/made/here", "-h", "box", "--group-add", "extra",
+        "-e", "A=b c", "--env-file", str(envfile), "-u", "user", "-w", "/made/here", "-h", "box",
+        "--group-add", "extra",
     )  # fmt: skip
     assert out == "b c|1|/home/user|box|1000:1000|1000 2000|/made/here|box"
 
@@ -172,6 +173,14 @@ def test_namespaces_of_another_container_can_be_joined(dockp: Dockp, flag: str, 
     assert mine == theirs
 
 
+def test_shared_memory_is_limited_absent_or_refused(dockp: Dockp) -> None:
+    assert "1024" in sh(dockp, "df -k /dev/shm | tail -n 1", "--shm-size", "1m").split()
+    assert sh(dockp, "grep -c ' /dev/shm ' /proc/mounts; exit 0", "--ipc", "none") == "0"
+    done = dockp("create", "--ipc", "shareable", "--shm-size", "1m", "busybox", "true")
+    assert done.returncode == 1
+    assert "--shm-size: a /dev/shm that is shared" in done.stderr
+
+
 def test_the_root_can_be_read_only_while_tmpfs_is_not(dockp: Dockp) -> None:
     out = sh(dockp, "echo x > /x; echo y > /scratch/y && cat /scratch/y; stat -f -c %T /scratch; exit 0",
              "--read-only", "--tmpfs", "/scratch:size=1m")  # fmt: skip
@@ -225,7 +234,7 @@ def test_ulimits_and_oom_score_are_granted_as_far_as_the_host_may(dockp: Dockp) 
 
 
 def test_devices_and_shared_memory(dockp: Dockp) -> None:
-    out = sh(dockp, "ls -l /dev/fuzz | cut -c1; df -k /dev/shm | tail -1 | awk '{print $2}'; head -c 4 /dev/fuzz | wc -c",
+    out = sh(dockp, "ls -l /dev/fuzz | cut -c1; df -k /dev/shm | awk 'END {print $2}'; head -c4 /dev/fuzz | wc -c",
              "--device", "/dev/urandom:/dev/fuzz", "--shm-size", "8m")  # fmt: skip
     assert out.splitlines() == ["c", "8192", "4"]
 
@@ -340,3 +349,19 @@ def test_inspect_has_dockers_shape(dockp: Dockp) -> None:
     assert document["Path"] == "sleep"
     assert document["Args"] == ["60"]
     assert json.loads(dockp.ok("inspect", "-f", "{{json .Config.Cmd}}", "shape")) == ["sleep", "60"]
+
+
+def test_the_default_bridge_is_made_as_configured(fresh: Dockp) -> None:
+    fresh.add_image("busybox", image_tar("busybox"))
+    script = "ip -o -4 a show eth0; cat /sys/class/net/eth0/mtu"
+    assert "172." in fresh.ok("run", "--rm", "busybox", "sh", "-c", script)
+    fresh.settings = {"DOCKP_BIP": "10.77.0.1/24", "DOCKP_MTU": "1400"}
+    out = fresh.ok("run", "-d", "--name", "there", "busybox", "sh", "-c", f"{script}; exec sleep 60")
+    wait_for(lambda: "1400" in fresh.ok("logs", "there"), "it says what it has")
+    assert "10.77.0.2/24" in fresh.ok("logs", out)
+    fresh.settings = {"DOCKP_BIP": "10.78.0.1/24"}
+    done = fresh("run", "--rm", "busybox", "true")
+    assert done.returncode == 125
+    assert 'container "there" is on it' in done.stderr
+    fresh.settings = {}
+    subprocess.run(["ip", "link", "delete", fresh.inspect("there")["NetworkSettings"]["Bridge"] or "dockp1"], check=False)

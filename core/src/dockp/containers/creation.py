@@ -121,6 +121,8 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
         )
     if host.ipc_mode not in ("", "none", "private", "shareable", "host") and not host.ipc_mode.startswith("container:"):
         raise InvalidArgument(f"invalid IPC mode: {host.ipc_mode}")
+    if host.ipc_mode == "shareable" and host.shm_size:
+        raise NotImplemented("--shm-size: a /dev/shm that is shared (--ipc shareable) has no limit of its own yet")
     if host.pid_mode not in ("", "host") and not host.pid_mode.startswith("container:"):
         raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
     if host.uts_mode not in ("", "host"):

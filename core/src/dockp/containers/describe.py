@@ -10,7 +10,7 @@ from dockp.containers import security
 from dockp.containers.record import Container, MountRecord
 from dockp.containers.states import State
 from dockp.jsonmodel import to_json
-from dockp.spi.errors import DockpError
+from dockp.spi.errors import DockpError, InvalidArgument
 from dockp.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
@@ -260,8 +260,11 @@ def _match(context: Context, container: Container, key: str, value: str, others:
     if key == "id":
         return container.id.startswith(value)
     if key == "name":
-        # Docker matches a pattern anywhere, with and without the slash.
-        return bool(re.search(value, container.name) or re.search(value, f"/{container.name}"))
+        # Docker matches a pattern anywhere, with and without the slash; what is no pattern matches nothing.
+        try:
+            return bool(re.search(value, container.name) or re.search(value, f"/{container.name}"))
+        except re.error:
+            return False
     if key == "label":
         name, separator, wanted = value.partition("=")
         return name in config.labels and (not separator or config.labels[name] == wanted)
@@ -283,7 +286,7 @@ def _match(context: Context, container: Container, key: str, value: str, others:
             name == value or str(entry.get("NetworkID", "")).startswith(value) for name, entry in networks.items()
         )
     if key in ("publish", "expose"):
-        return _port_matches(context, container, value, published=key == "publish")
+        return _port_matches(context, container, key, value)
     if key == "health":
         return bool((container.task.health or {}).get("Status", "none") == value)
     return key == "isolation" or (key == "is-task" and value.lower() in ("false", "0"))
@@ -304,17 +307,21 @@ def _descends(context: Context, container: Container, ref: str) -> bool:
     return list(layers[: len(base)]) == list(base)
 
 
-def _port_matches(context: Context, container: Container, value: str, *, published: bool) -> bool:
+def _port_matches(context: Context, container: Container, key: str, value: str) -> bool:
+    from dockp.networks.ports import port_range
+
     text, _, protocol = value.partition("/")
-    first, dash, last = text.partition("-")
-    wanted = range(int(first), int(last if dash else first) + 1)
+    try:
+        first, last = port_range(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid filter '{key}={value}': {error}") from None
     names = (
         context.networks.ports_document(container.id)
-        if published
+        if key == "publish"
         else dict.fromkeys(container.request.config.exposed_ports)
     )
     for name in names:
         port, _, kind = name.partition("/")
-        if int(port) in wanted and kind == (protocol or "tcp"):
+        if first <= int(port) <= last and kind == (protocol or "tcp"):
             return True
     return False

@@ -156,7 +156,7 @@ def _mounts(
     rows.append(_row("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "relatime", writable]))
     rows.append(_row("/dev/mqueue", "mqueue", "mqueue", safe))
     taken = {mount.target for mount in mounts}
-    if "/dev/shm" not in taken and "/dev/shm" not in files.binds:
+    if host.ipc_mode != "none" and "/dev/shm" not in taken and "/dev/shm" not in files.binds:
         size = host.shm_size or DEFAULT_SHM_SIZE
         rows.append(_row("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={size}"]))
     for target, source in files.binds.items():
