@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Dockp, Leaks, enter_private_world, image_tar, remove_cgroups  # noqa: E402
+from harness import Dockp, Leaks, enter_private_world, image_tar, remove_cgroups
 
 
 def pytest_configure(config: pytest.Config) -> None:

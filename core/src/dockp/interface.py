@@ -32,7 +32,7 @@ class Created:
 
 @frozen(kw_only=True)
 class WaitResult:
-    """How a container ended: ``exit_code`` 0–255 (128 + signal when killed); ``error`` when it could not be waited for."""
+    """How a container ended: ``exit_code`` 0–255 (128 + signal when killed); ``error`` when it could not be awaited."""
 
     exit_code: int
     error: str = ""

@@ -2,7 +2,7 @@
 
 Words
     *network*: a group of endpoints that reach each other. *sandbox*: a network namespace, made by the core.
-    *endpoint*: the join of one sandbox to one network. *publication*: a host address and port that leads to an endpoint.
+    *endpoint*: the join of one sandbox to one network. *publication*: a host address and port that lead to an endpoint.
 
 Who does what
     The core keeps names, addresses and which endpoint belongs to which container; it reserves host ports by holding
