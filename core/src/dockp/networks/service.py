@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from dockp.networks import store
 from dockp.networks.addresses import choose_addresses, mac_for
@@ -43,12 +43,13 @@ if TYPE_CHECKING:
     from dockp.networks.creation import WantedNetwork
 
 PREDEFINED = ("bridge", "host", "none")
+_MTU = "com.docker.network.driver.mtu"
 _DEFAULT_BRIDGE = {
     "com.docker.network.bridge.default_bridge": "true",
     "com.docker.network.bridge.enable_icc": "true",
     "com.docker.network.bridge.enable_ip_masquerade": "true",
     "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-    "com.docker.network.driver.mtu": "1500",
+    _MTU: "1500",
 }
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 
@@ -61,6 +62,34 @@ _SWEEP_AFTER = 2 * _SECOND
 _log = logging.getLogger(__name__)
 
 
+@frozen(kw_only=True)
+class DefaultBridge:
+    """The engine's settings for its default bridge: its own address in CIDR form, and the MTU; None leaves the choice
+    to the drivers."""
+
+    address: str | None = None
+    mtu: int | None = None
+
+    @property
+    def pools(self) -> tuple[PoolRecord, ...]:
+        if self.address is None:
+            return ()
+        import ipaddress
+
+        interface = ipaddress.ip_interface(self.address)
+        return (PoolRecord(subnet=str(interface.network), gateway=str(interface.ip)),)
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {} if self.mtu is None else {_MTU: str(self.mtu)}
+
+    def fits(self, record: NetworkRecord) -> bool:
+        """Whether the bridge that exists is as wanted."""
+        if any(record.options.get(name) != value for name, value in self.options.items()):
+            return False
+        return all(any(have.gateway == pool.gateway for have in record.pools) for pool in self.pools)
+
+
 class NetworkService:
     """Thread-safe; any number of processes may work on one data root.
 
@@ -69,6 +98,7 @@ class NetworkService:
         locks: an exclusive lock by name, among all threads and processes.
         living: of some container ids, those that run or are being started. Called now and then inside a transaction,
             so it must not write.
+        default_bridge: how the default bridge is wanted.
     """
 
     def __init__(
@@ -79,8 +109,10 @@ class NetworkService:
         driver_for: Callable[[str], NetworkDriver],
         locks: Callable[[str], AbstractContextManager[object]],
         living: Living,
+        default_bridge: DefaultBridge | None = None,
     ) -> None:
         self._database = database
+        self._bridge = default_bridge or DefaultBridge()
         self._ipam_for = ipam_for
         self._driver_for = driver_for
         self._locks = locks
@@ -95,7 +127,10 @@ class NetworkService:
         marks = ", ".join("?" * len(names))
         with self._database.read() as connection:
             found = store.networks(connection, f"name IN ({marks})", names)
-        if len(found) == len(names):
+        misfit = next((record for record in found if record.name == "bridge" and not self._bridge.fits(record)), None)
+        if misfit is not None:
+            self._forget_default_bridge(misfit)
+        elif len(found) == len(names):
             return
         from dockp.networks.creation import WantedNetwork, free_bridge_name
 
@@ -105,12 +140,26 @@ class NetworkService:
                 if name not in existing:
                     self._insert(connection, WantedNetwork(name=name, driver=driver), predefined=True)
             if bridge and "bridge" not in existing:
-                options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: free_bridge_name()}
-                wanted = WantedNetwork(name="bridge", driver="bridge", options=options)
+                options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: free_bridge_name(), **self._bridge.options}
+                wanted = WantedNetwork(name="bridge", driver="bridge", options=options, pools=self._bridge.pools)
                 made = self._insert(connection, wanted, predefined=True)
                 # Its link is made before anybody can see the record: only then do its name and its subnet belong to
                 # this data root, and another root's engine chooses others.
                 self._driver("bridge").create_network(made.for_driver())
+
+    def _forget_default_bridge(self, record: NetworkRecord) -> None:
+        """Take a default bridge away that is not as the settings want it; a new one is made in its place."""
+        with self._database.write() as connection:
+            users = store.endpoints(connection, network=record.id)
+            if any(self._in_use(user, set(self._living({user.container}))) for user in users):
+                pools = ", ".join(pool.gateway for pool in record.pools)
+                raise FailedPrecondition(
+                    f"the default bridge ({pools}) cannot be made as the settings bip and mtu want it while "
+                    f'container "{users[0].name}" is on it: stop that first'
+                )
+            store.depart(connection, users, time.time_ns())
+            store.mark_removing(connection, record.id)
+        self._take_away(record)
 
     def create(self, wanted: WantedNetwork) -> NetworkRecord:
         """Make a network. Raises: AlreadyExists for its name; Conflict for its pools; InvalidArgument."""
@@ -361,7 +410,6 @@ class NetworkService:
         with self._database.read() as connection:
             found = [pair for pair in store.departed(connection, before) if network in (None, pair[1])]
             records = {record.id: record for record in store.networks(connection)} if found else {}
-        gone = []
         for endpoint, network_id in found:
             record = records[network_id]
             try:
@@ -370,10 +418,9 @@ class NetworkService:
             except (DockpError, OSError) as exc:
                 _log.warning("network %s: the link of endpoint %s stays: %s", record.name, endpoint[:12], exc)
             else:
-                gone.append(endpoint)
-        if gone:
-            with self._database.write() as connection:
-                store.forget_departed(connection, gone)
+                # One by one: whoever is killed in the middle of many has still done some.
+                with self._database.write() as connection:
+                    store.forget_departed(connection, [endpoint])
 
     # A container's start, as one block.
 
