@@ -179,11 +179,12 @@ def _whole(place: Dockp, where: str) -> list[tuple[str, str]]:
         assert len(found) <= 1, where
         allowed: tuple[str, ...] = ()
         if found:
-            assert found[0][1] in _STATES, where
+            assert found[0][1] in (*_STATES, "removing"), where
             allowed = _OF_ANY + (_OF_A_RUNNING_ONE if found[0][1] == "running" else ())
         wrong = [line for line in everything(place) if line.partition(":")[0] not in allowed]
-        # What was being started by the killed command ends by itself, but takes a moment.
-        if not wrong:
+        # What was being started by the killed command ends by itself, and what its shim has removed goes in its own
+        # time; both take a moment.
+        if not wrong and not (found and found[0][1] == "removing"):
             return found
         assert time.monotonic() < deadline, (where, found, wrong)
         time.sleep(0.02)
