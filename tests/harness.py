@@ -40,6 +40,8 @@ class Dockp:
         self.exec_root = base / "run"
         self.cgroup_parent = f"{name}-{os.getpid()}"
         self.globals = globals_
+        self.settings: dict[str, str] = {}
+        """Further environment variables."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,6 +52,7 @@ class Dockp:
             "DOCKP_CGROUP_PARENT": self.cgroup_parent,
             "HOME": str(self.base),
             "LC_ALL": "C.UTF-8",
+            **self.settings,
         }
 
     @property

@@ -364,4 +364,3 @@ def test_the_default_bridge_is_made_as_configured(fresh: Dockp) -> None:
     assert done.returncode == 125
     assert 'container "there" is on it' in done.stderr
     fresh.settings = {}
-    subprocess.run(["ip", "link", "delete", fresh.inspect("there")["NetworkSettings"]["Bridge"] or "dockp1"], check=False)

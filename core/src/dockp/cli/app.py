@@ -63,7 +63,16 @@ def open_local_engine(flags: Mapping[str, object]) -> Engine:
     from dockp.config import Config
     from dockp.engine import open_engine
 
-    return open_engine(Config.load(flags, os.environ))
+    config = Config.load(flags, os.environ)
+    if config.debug or config.origin("log_level") != "default":
+        import logging
+
+        level = "debug" if config.debug else config.log_level
+        logging.basicConfig(
+            level={"warn": "WARNING", "fatal": "CRITICAL"}.get(level, level.upper()),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+    return open_engine(config)
 
 
 def warn(text: str) -> None:

@@ -54,7 +54,9 @@ class Drivers:
         return cast("NetworkDriver", self._get("network", name, lambda cls: cls(self.options("network", name))))
 
     def ipam(self, name: str) -> IpamDriver:
-        return cast("IpamDriver", self._get("ipam", name, lambda cls: cls({})))
+        pools = ",".join(f"{pool.base}={pool.size}" for pool in self.config.default_address_pools)
+        options = {"pools": pools} if pools else {}
+        return cast("IpamDriver", self._get("ipam", name, lambda cls: cls(options)))
 
     def volume(self, name: str) -> VolumeDriver:
         folder = "volumes" if name == "local" else f"volumes-{name}"

@@ -88,7 +88,7 @@ class LocalEngine:
         from dockp.containers import creation, launch, record, removal
         from dockp.images import records
         from dockp.images.service import ImageService
-        from dockp.networks.service import NetworkService
+        from dockp.networks.service import DefaultBridge, NetworkService
         from dockp.networks.store import SCHEMA as NETWORK_SCHEMA
         from dockp.plugins.registry import PluginRegistry
         from dockp.store import journal, leases, snapshots
@@ -141,6 +141,7 @@ class LocalEngine:
                 driver_for=drivers.network,
                 locks=lambda name: locks.hold(snapshots.lock_offset(name)),
                 living=table.active_among,
+                default_bridge=DefaultBridge(address=self.config.bip, mtu=self.config.mtu),
             ),
             supervisor=supervisor,
             exec_driver=drivers.exec,

@@ -22,14 +22,17 @@ _IPV6_ATTEMPTS = 64
 
 class DefaultIpam(IpamDriver):
     """Pools 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/20 and on; IPv6 below a random fd00::/8 prefix
-    (RFC 4193). Addresses are given out one after the other."""
+    (RFC 4193). The option ``pools`` gives others: ``BASE=SIZE,…``, each base cut into subnets of that prefix length.
+    Addresses are given out one after the other."""
 
     name = "default"
     summary = "private address pools of this host"
 
     def __init__(self, options: Mapping[str, str]) -> None:
         for key in options:
-            raise InvalidArgument(f"address management driver default has no option {key}")
+            if key != "pools":
+                raise InvalidArgument(f"address management driver default has no option {key}")
+        self._pools = tuple(_parse_pool(text) for text in options.get("pools", "").split(",") if text)
 
     def choose_pool(self, wanted: str | None, taken: Sequence[str], ipv6: bool = False) -> str:
         others = [parse_subnet(text) for text in taken]
@@ -38,12 +41,20 @@ class DefaultIpam(IpamDriver):
             if _overlaps(subnet, others):
                 raise Conflict(_OVERLAP)
             return str(subnet)
-        for candidate in _unique_local() if ipv6 else _private():
+        for candidate in self._candidates(ipv6):
             if not _overlaps(candidate, others):
                 return str(candidate)
         tried = "fd00::/8" if ipv6 else "172.17.0.0/16 to 172.31.0.0/16, 192.168.0.0/20 to 192.168.240.0/20"
+        if self._pools:
+            tried = ", ".join(str(base) for base, _ in self._pools)
         text = _EXHAUSTED.format(family="IPv6" if ipv6 else "IPv4")
         raise Conflict(f"all predefined address pools have been fully subnetted: {text} (tried {tried})")
+
+    def _candidates(self, ipv6: bool) -> Iterator[IPNetwork]:
+        given = [(base, size) for base, size in self._pools if (base.version == 6) == ipv6]
+        if given:
+            return (subnet for base, size in given for subnet in base.subnets(new_prefix=size))
+        return _unique_local() if ipv6 else _private()
 
     def choose_address(self, pool: str, wanted: str | None, taken: Sequence[str], ip_range: str | None = None) -> str:
         subnet = parse_subnet(pool)
@@ -84,6 +95,14 @@ def _overlaps(subnet: IPNetwork, others: Sequence[IPNetwork]) -> bool:
 
 def _contains(outer: IPNetwork, inner: IPNetwork) -> bool:
     return inner.network_address in outer and inner.broadcast_address in outer
+
+
+def _parse_pool(text: str) -> tuple[IPNetwork, int]:
+    base, _, size = text.partition("=")
+    network = parse_subnet(base)
+    if not size.isdigit() or not network.prefixlen <= int(size) <= network.max_prefixlen:
+        raise InvalidArgument(f"invalid address pool {text!r}: it takes BASE=SIZE, such as 10.10.0.0/16=24")
+    return network, int(size)
 
 
 def _private() -> Iterator[IPNetwork]:
