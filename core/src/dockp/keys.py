@@ -5,20 +5,20 @@ from __future__ import annotations
 from dockp.spi.errors import InvalidArgument
 
 DEFAULT = "ctrl-p,ctrl-q"
+_CONTROLS = frozenset("@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_")
 
 
-def parse_detach_keys(text: str) -> list[int]:
+def parse_detach_keys(text: str) -> bytes:
     """Byte values for a comma-separated sequence of single characters and ``ctrl-<letter, @ [ \\ ] ^ or _>``.
 
     "" is the default. Raises: InvalidArgument naming the key.
     """
     keys = []
     for word in (text or DEFAULT).split(","):
-        if len(word) == 1:
+        if len(word) == 1 and word.isascii():
             keys.append(ord(word))
-            continue
-        letter = word.removeprefix("ctrl-").removeprefix("Ctrl-")
-        if word[:5].lower() != "ctrl-" or len(letter) != 1 or not (letter.isalpha() or letter in "@[\\]^_"):
+        elif word[:5].lower() == "ctrl-" and word[5:].upper() in _CONTROLS:
+            keys.append(ord(word[5:].upper()) - 64)
+        else:
             raise InvalidArgument(f"invalid detach keys ({text}) provided: Unknown character: '{word}'")
-        keys.append(ord(letter.upper()) - 64)
-    return keys
+    return bytes(keys)
