@@ -37,7 +37,6 @@ def test_it_is_discovered_selected_and_used(fresh: Dockp, site: Path) -> None:
     )
     assert fresh.ok("inspect", "-f", "{{.Driver}}", "box") == "toy"
     assert len(list((fresh.data_root / "storage" / "toy" / "snapshots").iterdir())) >= 2
-    fresh.ok("rm", "box")
     # Taken away again, the engine goes on, and says in one line what is missing.
     fresh.settings = {"DOCKP_CACHE_DIR": str(fresh.base / "cache")}
     done = fresh("run", "--rm", "--network", "none", "busybox", "true")
@@ -46,3 +45,11 @@ def test_it_is_discovered_selected_and_used(fresh: Dockp, site: Path) -> None:
     assert "toy" in done.stderr
     fresh.globals = ()
     assert fresh.ok("run", "--rm", "--network", "none", "busybox", "echo", "on") == "on"
+    # What depends on it is marked, and is there again when the driver is.
+    assert '(degraded: storage driver "toy" is missing)' in fresh.ok("ps", "-a")
+    assert fresh.ok("inspect", "-f", "{{.Degraded}}", "box") == 'storage driver "toy" is missing'
+    assert "container box is degraded" in fresh("info").stderr + fresh("info").stdout
+    assert "toy" in fresh("start", "box").stderr
+    fresh.settings["PYTHONPATH"] = str(site)
+    fresh.ok("start", "box")
+    fresh.ok("rm", "-f", "box")

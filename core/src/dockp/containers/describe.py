@@ -37,10 +37,26 @@ def status(container: Container) -> str:
     return {State.CREATED: "Created", State.REMOVING: "Removal In Progress", State.DEAD: "Dead"}[task.state]
 
 
+def _marked(text: str, reason: str) -> str:
+    return f"{text} (degraded: {reason})" if reason else text
+
+
 def _ago(moment: int) -> str:
     from dockp.units import human_duration
 
     return human_duration((time.time_ns() - moment) / 1e9)
+
+
+def degraded(context: Context, container: Container) -> str:
+    """Which driver a container needs that is not there, or ""."""
+    for kind, noun, name in (
+        ("storage", "storage driver", container.storage_driver),
+        ("exec", "execution driver", container.exec_driver),
+        ("log", "log driver", container.request.host.log_config.type),
+    ):
+        if not any(info.name == name for info in context.registry.drivers(kind)):
+            return f'{noun} "{name}" is missing'
+    return ""
 
 
 def summary(context: Context, container: Container, *, size: bool = False) -> dict[str, Any]:
@@ -56,7 +72,7 @@ def summary(context: Context, container: Container, *, size: bool = False) -> di
         "Ports": _ports(context, container),
         "Labels": dict(config.labels),
         "State": container.task.state.value,
-        "Status": status(container),
+        "Status": _marked(status(container), degraded(context, container)),
         "HostConfig": {"NetworkMode": host.network_mode},
         "NetworkSettings": {"Networks": context.networks.endpoints_document(container.id, container.request)},
         "Mounts": [mount_document(mount) for mount in container.mounts],
@@ -171,6 +187,9 @@ def inspect(context: Context, container: Container, *, size: bool = False) -> di
     }
     if size:
         document |= sizes(context, container)
+    reason = degraded(context, container)
+    if reason:
+        document["Degraded"] = reason
     return document
 
 
@@ -199,7 +218,11 @@ def _graph(context: Context, container: Container) -> dict[str, str] | None:
     if container.snapshot is None:
         return None
     data: dict[str, str] = {"ID": str(container.snapshot)}
-    for mount in context.snapshots.mounts(container.snapshot):
+    try:
+        mounts = context.snapshots.mounts(container.snapshot)
+    except DockpError:  # its driver is missing: see `degraded`
+        return data
+    for mount in mounts:
         for option in mount.options:
             name, separator, value = option.partition("=")
             field = {"lowerdir+": "LowerDir", "lowerdir": "LowerDir", "upperdir": "UpperDir", "workdir": "WorkDir"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +18,15 @@ from dockp.engine.networks import LocalNetworks
 from dockp.engine.system import LocalSystem
 from dockp.engine.volumes import LocalVolumes
 from dockp.linux.locks import RangeLocks
-from dockp.spi.errors import Forbidden, SystemFault
+from dockp.spi.errors import DockpError, Forbidden, SystemFault
 from dockp.store.database import Database
 from dockp.store.journal import Journal
 
 if TYPE_CHECKING:
     from dockp.store.snapshots import SnapshotService
+
+
+_log = logging.getLogger(__name__)
 
 
 class LocalEngine:
@@ -47,9 +53,9 @@ class LocalEngine:
         self.volumes = LocalVolumes(self._context.volumes)
         self.networks = LocalNetworks(self._context.networks, self.containers.settle_all)
         self.system = LocalSystem(self._context, self._drivers, self.containers.settle_all)
-        if self._context.journal.recover():
-            # A command died here: what it took of the network is looked for too.
-            self._context.networks.reconcile()
+        recovered = self._context.journal.recover()
+        if recovered or not os.path.exists(self._marker):
+            self._reconcile(everything=not recovered)
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -65,6 +71,25 @@ class LocalEngine:
             client.close()
         self._context.journal.close()
         self._context.database.close()
+
+    @property
+    def _marker(self) -> str:
+        """A file in the exec root, which is empty after a boot: what was recorded was compared with what is there."""
+        return os.path.join(self.config.exec_root, "reconciled")
+
+    def _reconcile(self, *, everything: bool) -> None:
+        """Look for what a command that died took of the network; after a boot (``everything``), for what a power cut
+        left in the storage drivers too. What cannot be looked at now, such as a driver that is missing, waits."""
+        steps: list[Callable[[], object]] = [self._context.networks.reconcile]
+        if everything:
+            steps = [self.containers.settle_all, self._context.collector.collect, *steps]
+        for step in steps:
+            try:
+                step()
+            except DockpError as error:
+                _log.warning("could not put everything right: %s", error)
+        with contextlib.suppress(OSError), open(self._marker, "w"):
+            pass
 
     def _prepare_roots(self) -> None:
         root, run = self.config.data_root, self.config.exec_root

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dockp
+from dockp.containers.describe import degraded
 from dockp.interface import Document
 from dockp.plugins import choice
 from dockp.plugins.model import DriverInfo
@@ -16,6 +17,7 @@ from dockp.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
     from dockp.containers.context import Context
+    from dockp.containers.record import Container
     from dockp.engine.drivers import Drivers
 
 API_VERSION = "1.50"
@@ -121,7 +123,7 @@ class LocalSystem:
             "LiveRestoreEnabled": True,
             "SecurityOptions": ["name=seccomp,profile=builtin"] if self._feature(plugins, execution, "seccomp") else [],
             "Swarm": {"LocalNodeState": "inactive"},
-            "Warnings": self.problems(),
+            "Warnings": [*self.problems(), *_degraded(self._context, containers)],
             "DockpPlugins": plugins,
         }
 
@@ -222,3 +224,8 @@ def _now() -> int:
     import time
 
     return time.time_ns()
+
+
+def _degraded(context: Context, containers: Sequence[Container]) -> list[str]:
+    reasons = ((container.name, degraded(context, container)) for container in containers)
+    return [f"container {name} is degraded: its {reason}" for name, reason in reasons if reason]
