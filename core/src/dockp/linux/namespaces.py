@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -79,20 +80,25 @@ def setns(fd: int, flags: int = 0) -> None:
         fail("setns")
 
 
-def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+def clone(flags: int, cgroup_fd: int | None = None, sibling: bool = False) -> tuple[int, int]:
     """fork(2) into new namespaces by clone3(2); returns (pid, pidfd), which is (0, -1) in the child.
 
     Only for single-threaded processes. The interpreter's own fork hooks run as with os.fork().
-    Args: flags: ``CLONE_NEW…``. cgroup_fd: a directory of a cgroup2 hierarchy to be born in.
+    Args: flags: ``CLONE_NEW…``. cgroup_fd: a directory of a cgroup2 hierarchy to be born in. sibling: be a child of
+        this process's parent, which then reaps it and whose death its death signal means.
     Raises: OSError.
     """
     pidfd = buffer(4)
     flags |= CLONE_PIDFD
     if cgroup_fd is not None:
         flags |= CLONE_INTO_CGROUP
+    exit_signal = SIGCHLD
+    if sibling:
+        flags |= CLONE_PARENT
+        exit_signal = 0  # it has this process's own, and must not be given one
     # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     # set_tid_size, cgroup
-    arguments = struct.pack("=11Q", flags, address(pidfd), 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    arguments = struct.pack("=11Q", flags, address(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
     _before_fork()
     pid = _clone3(arguments, len(arguments))
     if pid == 0:

@@ -72,7 +72,7 @@ class Control:
         self._removed_waiters: list[Callable[[], None]] = []
         self._exec_clients = 0
         self.failure: Exception | None = None
-        self.task = Task(loop, directory, config, self._announce, self._over)
+        self.task = Task(loop, directory, config, self._announce, self._over, report)
         self.task.stdio.idle = self._end_if_due
 
     # --- connections

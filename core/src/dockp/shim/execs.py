@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockp.shim.record import start_time
-from dockp.shim.streams import Stdio
+from dockp.shim.streams import Stdio, give
 from dockp.spi.errors import AlreadyExists, FailedPrecondition, NotFound
 from dockp.spi.runtime import RuntimeFailure
 
@@ -73,7 +73,8 @@ class Execs:
             stdio.resize(*console_size)
         entry = Exec(id, stdio)
         try:
-            inner = stdio.open(owner, task.open_ptmx() if terminal else None)
+            inner = stdio.open(task.open_ptmx() if terminal else None)
+            give(inner, owner, open_stdin)
             entry.pid = task.runtime.exec(process, inner)
             stdio.close_inner()
             entry.start_time = start_time(entry.pid)

@@ -51,6 +51,21 @@ def open_terminal(ptmx: int | None = None) -> tuple[int, int]:
     return ours, theirs
 
 
+def give(stdio: tuple[int, int, int], owner: tuple[int, int] | None, open_stdin: bool) -> None:
+    """Let the descriptors that `Stdio.open` made belong to the process: it may want to reopen /dev/stdout.
+
+    Args: owner: uid and gid on the host that the process will have. open_stdin: as in `Stdio`.
+    """
+    if owner is None:
+        return
+    for descriptor in stdio:
+        if open_stdin or descriptor != stdio[0] or stdio[0] == stdio[1]:  # /dev/null is everybody's
+            try:
+                os.fchown(descriptor, *owner)
+            except OSError:
+                pass  # a process of another user then cannot reopen its stdout by name; it can still write
+
+
 class DetachKeys:
     """Finds the key sequence that means "detach" in what a person types, however the reads cut it."""
 
@@ -198,11 +213,10 @@ class Stdio:
 
     # --- the process's side
 
-    def open(self, owner: tuple[int, int] | None, ptmx: int | None = None) -> tuple[int, int, int]:
+    def open(self, ptmx: int | None = None) -> tuple[int, int, int]:
         """Make the descriptors that become 0, 1, 2 of the process; `close_inner` when it has them.
 
-        Args: owner: uid and gid on the host that the process will have: it may want to reopen /dev/stdout.
-            ptmx: see `open_terminal`.
+        Args: ptmx: see `open_terminal`.
         """
         if self.terminal:
             self._master, self._peer = open_terminal(ptmx)
@@ -229,13 +243,6 @@ class Stdio:
                 pair.append(theirs)
             self._inner = pair
             inner = (pair[0], pair[1], pair[2])
-        if owner is not None:
-            for descriptor in set(inner):
-                if self.open_stdin or descriptor != inner[0]:  # /dev/null is everybody's
-                    try:
-                        os.fchown(descriptor, *owner)
-                    except OSError:
-                        pass  # a process of another user then cannot reopen its stdout by name; it can still write
         self._push_input()
         return inner
 

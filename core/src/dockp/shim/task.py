@@ -13,12 +13,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from dockp.linux.paths import open_in_root
-from dockp.shim import rootfs, users, wire
+from dockp.shim import maker, rootfs, users, wire
 from dockp.shim.execs import Execs
+from dockp.shim.maker import load_class
 from dockp.shim.record import Record, start_time
 from dockp.shim.streams import LogFeed, Stdio
 from dockp.spi.errors import DockpError, FailedPrecondition, InvalidArgument, NotModified
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from dockp.shim.health import Health
     from dockp.shim.loop import Loop, Timer
+    from dockp.shim.maker import Maker, MakerApart
 
 SIGKILL = 9
 EXIT_CODES = {"not-found": 127, "not-executable": 126}
@@ -47,14 +48,6 @@ _MEANT_TO_END = frozenset((2, 3, 15, SIGKILL))
 """Signals after which a container is not restarted: whoever sends INT, QUIT, TERM or KILL wants it to end."""
 
 
-def load_class(name: str) -> Any:
-    """The class that ``"package.module:Class"`` names."""
-    path, _, attribute = name.partition(":")
-    # Looked up first: the import machinery writes to many pages that a forked shim shares with its zygote otherwise.
-    module = sys.modules.get(path) or __import__(path, fromlist=(attribute,))
-    return getattr(module, attribute)
-
-
 class Task:
     """One container, over all its restarts.
 
@@ -62,6 +55,7 @@ class Task:
         announce: called with an action ("create", "start", "die", "restart", "oom", "pause", "unpause",
             "health_status: …") after the record was saved.
         over: called once, when the container has exited and will not be restarted.
+        report: writes the exception being handled to the shim's own log.
     """
 
     def __init__(
@@ -71,6 +65,7 @@ class Task:
         config: dict[str, Any],
         announce: Callable[[str], None],
         over: Callable[[], None],
+        report: Callable[[], None],
     ) -> None:
         self.loop = loop
         self.config = config
@@ -84,7 +79,9 @@ class Task:
         self.manually_stopped = False
         self.netns: int | None = None
         self.runtime: Any = None
-        self.spec: dict[str, Any] = {}
+        self._spec: dict[str, Any] | None = None
+        self._maker: Maker | MakerApart | None = None
+        self._report = report
         self.waiters: list[Callable[[], None]] = []
         self._log: LogFeed | None = None
         self.stdio = Stdio(loop, config["terminal"], config["open_stdin"], config["stdin_once"], None)
@@ -100,7 +97,6 @@ class Task:
         self._began = 0.0
         self._back_off: Timer | None = None
         self._deadline: Timer | None = None
-        self._owner: tuple[int, int] | None = None
         self._ptmx = ""
 
     def _open_log(self) -> LogFeed | None:
@@ -112,59 +108,20 @@ class Task:
     # --- before the start
 
     def prepare(self) -> None:
-        """Log, mount namespace, root file system, user, new volumes: everything that needs no network yet.
+        """Log, and everything of the container that needs no network yet (`dockp.shim.maker`).
 
-        Raises: DockpError, OSError.
+        Raises: DockpError, OSError, RuntimeFailure.
         """
         self._log = self.stdio.log = self._open_log()
-        bundle = self.config["bundle"]
-        self.spec = wire.read_file(bundle + "/config.json")
-        shared = rootfs.keep_shared(bundle, self.spec)
-        rootfs.enter_private_namespace()
-        rootfs.attach_shared(shared)
-        path = rootfs.assemble(bundle, self.config["rootfs"])
-        root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            process = self.spec.get("process")
-            user = self.config["user"]
-            if process is not None and user is not None:
-                identity = users.resolve(root, user["user"], user["groups"])
-                users.apply(process, identity, self.config["env_home"])
-            if self.config["copy_up"]:
-                from dockp.shim import copyup
+        self._maker = maker.begin(self.config, self._report)
+        self._ptmx = self._maker.prepare()
 
-                for volume in self.config["copy_up"]:
-                    copyup.fill(volume["source"], root, volume["target"])
-        finally:
-            os.close(root)
-        if self.config["terminal"]:
-            self._ptmx = rootfs.own_terminals(self.spec)
-        self.spec["root"] = {"path": path, "readonly": bool(self.config["rootfs"].get("read_only"))}
-        if process is not None:
-            # What a child inherits otherwise is the shim's own, which is meant for the shim.
-            process.setdefault("oomScoreAdj", self.config.get("inherited_oom_score_adj", 0))
-            process["terminal"] = self.config["terminal"]
-            self._owner = self._host_owner(process)
-        wire.write_file(bundle + "/config.json", self.spec)
-        load_class(self.config["runtime"]["class"])  # now, while the engine is still busy with the network
-
-    def _host_owner(self, process: dict[str, Any]) -> tuple[int, int] | None:
-        """The process's uid and gid as the host sees them, through the spec's id maps."""
-        user = process.get("user") or {}
-        linux = self.spec.get("linux") or {}
-        ids = []
-        for kind, wanted in (("uidMappings", user.get("uid", 0)), ("gidMappings", user.get("gid", 0))):
-            maps = linux.get(kind)
-            if maps:
-                for entry in maps:
-                    first = entry["containerID"]
-                    if first <= wanted < first + entry["size"]:
-                        wanted += entry["hostID"] - first
-                        break
-                else:
-                    return None
-            ids.append(wanted)
-        return (ids[0], ids[1])
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The container's OCI spec, as it was made; read when it is first needed, since it is large."""
+        if self._spec is None:
+            self._spec = wire.read_file(self.config["bundle"] + "/config.json")
+        return self._spec
 
     def create(self, netns: int | None) -> dict[str, Any]:
         """Build the container; the shim keeps ``netns`` for restarts. Raises RuntimeFailure."""
@@ -182,13 +139,14 @@ class Task:
         return {"pid": pid, "warnings": self.runtime.warnings()}
 
     def _build(self) -> int:
-        runtime = self.config["runtime"]
-        self.runtime = load_class(runtime["class"])(self.config["id"], self.config["bundle"], runtime["options"])
-        ptmx = os.open(self._ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if self._ptmx else None
-        stdio = self.stdio.open(self._owner, ptmx)
         try:
-            pid: int = self.runtime.create(stdio, self.netns)
-        except OSError as failure:
+            if self._maker is None:  # not the first time
+                self._maker = maker.begin(self.config, self._report)
+                self._maker.resume()
+            ptmx = os.open(self._ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if self._ptmx else None
+            stdio = self.stdio.open(ptmx)
+            self.runtime, pid = self._maker.create(stdio, self.netns)
+        except (OSError, DockpError) as failure:
             raise RuntimeFailure(str(failure)) from failure
         finally:
             self.stdio.close_inner()
@@ -210,10 +168,12 @@ class Task:
         return {"pid": self.record.values["pid"], "started_at": self.record.values["started_at"]}
 
     def _launch(self) -> None:
+        assert self._maker is not None
         try:
-            self.runtime.start()
-        except OSError as failure:
+            self._maker.start()
+        except DockpError as failure:
             raise RuntimeFailure(str(failure)) from failure
+        self._end_maker()
         self.started = True
         self._began = time.monotonic()
         self.record.began()
@@ -260,7 +220,13 @@ class Task:
         self._remove()
         self.stdio.finish(lambda: self._finished(code, oom))
 
+    def _end_maker(self) -> None:
+        made, self._maker = self._maker, None
+        if made is not None:
+            made.close()
+
     def _remove(self) -> None:
+        self._end_maker()
         if self.runtime is None:
             return
         try:
@@ -413,7 +379,7 @@ class Task:
             users.apply(process, users.resolve(root, user["user"], user["groups"]), set_home)
         finally:
             os.close(root)
-        return self._host_owner(process)
+        return users.host_owner(process, self.spec)
 
     def open_root(self) -> int:
         """The running container's root directory, as its init sees it."""

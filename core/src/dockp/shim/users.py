@@ -12,6 +12,10 @@ import stat
 from dockp.linux.paths import open_in_root
 from dockp.spi.errors import InvalidArgument
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _LARGEST_FILE = 16 << 20
 _LARGEST_ID = (1 << 31) - 1
 
@@ -136,3 +140,22 @@ def apply(process: dict[str, object], identity: Identity, set_home: bool) -> Non
     if set_home and not any(entry.startswith("HOME=") for entry in env):
         env.append("HOME=" + identity.home)
     process["env"] = env
+
+
+def host_owner(process: dict[str, Any], spec: dict[str, Any]) -> tuple[int, int] | None:
+    """The process's uid and gid as the host sees them, through the spec's id maps; None when they have none there."""
+    user = process.get("user") or {}
+    linux = spec.get("linux") or {}
+    ids = []
+    for kind, wanted in (("uidMappings", user.get("uid", 0)), ("gidMappings", user.get("gid", 0))):
+        maps = linux.get(kind)
+        if maps:
+            for entry in maps:
+                first = entry["containerID"]
+                if first <= wanted < first + entry["size"]:
+                    wanted += entry["hostID"] - first
+                    break
+            else:
+                return None
+        ids.append(wanted)
+    return (ids[0], ids[1])

@@ -56,7 +56,7 @@ class Runtime(Protocol):
         """
 
     def start(self) -> None:
-        """Let init execute its command; return when ``execve`` succeeded. Raises RuntimeFailure (init is then dying)."""
+        """Let init execute its command; return when ``execve`` succeeded. Raises RuntimeFailure (init then dies)."""
 
     def exec(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> int:
         """Run one more process in the container; ``process`` is the OCI ``process`` object. Raises RuntimeFailure."""
@@ -88,3 +88,23 @@ class Runtime(Protocol):
 
     def remove(self) -> None:
         """Kill what is left, remove cgroups. Idempotent."""
+
+
+class Transferable(Runtime, Protocol):
+    """A runtime whose container another process than the shim may make. Optional: a runtime without ``handover`` is
+    driven in the shim alone. See `dockp.shim.maker` for what it spares.
+
+    Calls in the making process: the constructor with ``"siblings": "yes"`` among the options, `create`, `handover`,
+    `start`. That process is a child of the shim and ends after `start`, or when `create` or `start` failed; what they
+    make must be children of the shim all the same (clone(2), CLONE_PARENT), and must die with the shim, not with it.
+
+    Calls in the shim: the constructor without that option, `adopt` after the other's `create`, and then whatever
+    `Runtime` has but `create` and `start`. After a making process that died in the middle: ``adopt(0, {})`` and
+    `remove`, which removes what can be found by the container's spec.
+    """
+
+    def handover(self) -> dict[str, Any]:
+        """After `create`: what `adopt` needs, as a JSON object; small, since the shim keeps it."""
+
+    def adopt(self, pid: int, handover: dict[str, Any]) -> None:
+        """Go on with the container whose init is ``pid`` and which another process created. Raises RuntimeFailure."""

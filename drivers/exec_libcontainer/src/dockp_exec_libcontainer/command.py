@@ -71,7 +71,7 @@ class State:
     def runtime(self, **options: str) -> Runtime:
         """The runtime, holding the container. With init gone only its cgroups are left to act on."""
         runtime = Runtime(self.id, self.values["bundle"], {"outlive": "yes", **options})
-        runtime.adopt(self.values["pid"] if self.alive() else 0, self.values["enter"])
+        runtime.adopt(self.values["pid"] if self.alive() else 0, {"enter": self.values["enter"]})
         return runtime
 
     def status(self) -> str:
@@ -188,7 +188,7 @@ def _record(state: State, bundle: str, pid: int, runtime: Runtime) -> None:
         pid=pid,
         start_time=start_time(pid),
         bundle=bundle,
-        enter=runtime.entrance,
+        enter=runtime.handover()["enter"],
         created=datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
         ociVersion=spec["ociVersion"],
         rootfs=os.path.join(bundle, spec["root"]["path"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 
 from dockp.linux import cgroups, namespaces, process
 from dockp.spi.runtime import RuntimeFailure
@@ -28,9 +29,10 @@ _SIGKILL = 9
 class Runtime:
     """One container. Single-threaded processes only.
 
-    Options: ``cache``: directory of compiled seccomp profiles. For `dockp_exec_libcontainer.command`, which is no
-    shim: ``outlive``: "yes" lets the container's processes live on when this process ends; ``keyring``: "no" keeps
-    the session keyring; ``preserve-fds``: how many descriptors from 3 on the command gets as well.
+    Options: ``cache``: directory of compiled seccomp profiles. ``siblings``: see `dockp.spi.runtime.Transferable`. For
+    `dockp_exec_libcontainer.command`, which is no shim: ``outlive``: "yes" lets the container's processes live on when
+    this process ends; ``keyring``: "no" keeps the session keyring; ``preserve-fds``: how many descriptors from 3 on the
+    command gets as well.
     """
 
     def __init__(self, id: str, bundle: str, options: dict[str, str]) -> None:
@@ -40,8 +42,11 @@ class Runtime:
         self._tied = options.get("outlive") != "yes"
         self._keyring = options.get("keyring") != "no"
         self._first_closed = 3 + int(options.get("preserve-fds") or 0)
-        self._spec: dict[str, Any] = {}
+        self._sibling = options.get("siblings") == "yes"
+        self._document: dict[str, Any] | None = None
+        self._hooks: dict[str, Any] = {}
         self._warnings: list[str] = []
+        self._path = ""
         self._cgroup: cgroups.Cgroup | None = None
         self._line: Channel | None = None
         self._pid = 0
@@ -51,25 +56,39 @@ class Runtime:
 
     # -- life --
 
-    def adopt(self, pid: int, enter: int) -> None:
-        """Go on with a container that another process created: its init, and what `entrance` said there.
+    def adopt(self, pid: int, handover: dict[str, Any]) -> None:
+        """See `dockp.spi.runtime.Runtime.adopt`. What is not in it is what the spec says.
 
         Raises RuntimeFailure; ProcessLookupError when init is gone.
         """
-        self._spec = specs.read(self.bundle)
-        self._cgroup = self._find_cgroup(self._spec["linux"])
+        self._path = handover.get("cgroup") or self._cgroup_path(self._spec["linux"])
         self._pidfd = namespaces.pidfd_open(pid) if pid else -1
-        self._pid, self._enter = pid, enter
+        self._pid, self._enter = pid, handover.get("enter", 0)
+        self._warnings = handover.get("warnings", [])
+        self._hooks = handover["hooks"] if "hooks" in handover else self._spec.get("hooks") or {}
+
+    def handover(self) -> dict[str, Any]:
+        """See `dockp.spi.runtime.Runtime.handover`: ``enter`` are the namespaces that `exec` enters."""
+        return {"cgroup": self._path, "enter": self._enter, "warnings": self._warnings, "hooks": self._hooks}
 
     @property
-    def entrance(self) -> int:
-        """The namespaces that `exec` enters, for `adopt`."""
-        return self._enter
+    def _spec(self) -> dict[str, Any]:
+        """Read when it is first needed: one who adopted the container may never need it."""
+        if self._document is None:
+            self._document = specs.read(self.bundle)
+        return self._document
+
+    def _control(self) -> cgroups.Cgroup | None:
+        """The cgroup, looked up when it is first needed; None when there is none."""
+        if self._cgroup is None and self._path:
+            self._cgroup = cgroups.Cgroup(self._path)
+        return self._cgroup
 
     def create(self, stdio: tuple[int, int, int], netns: int | None) -> int:
         """See `dockp.spi.runtime.Runtime.create`."""
         self._warnings = []
-        spec = self._spec = specs.read(self.bundle)
+        spec = self._spec
+        self._hooks = spec.get("hooks") or {}
         if not spec.get("process"):
             raise RuntimeFailure("process is missing in config.json")
         plan = Plan(spec, self.bundle, netns)
@@ -101,7 +120,7 @@ class Runtime:
     def exec(self, process: dict[str, Any], stdio: tuple[int, int, int]) -> int:
         """See `dockp.spi.runtime.Runtime.exec`."""
         specs.check_process(process)
-        cgroup = self._cgroup
+        cgroup = self._control()
         if cgroup is None or self._pidfd < 0:
             raise RuntimeFailure("the container is not running")
         if cgroup.frozen():
@@ -139,7 +158,8 @@ class Runtime:
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
-        cgroup, self._cgroup = self._cgroup, None
+        cgroup = self._control()
+        self._cgroup, self._path = None, ""
         if cgroup is None:
             return
         self._oom_kills = max(self._oom_kills, cgroup.oom_kills())
@@ -150,11 +170,12 @@ class Runtime:
 
     def signal(self, signum: int, all: bool = False) -> None:
         """See `dockp.spi.runtime.Runtime.signal`."""
-        if all and self._cgroup is not None:
+        cgroup = self._control() if all else None
+        if cgroup is not None:
             if signum == _SIGKILL:
-                self._cgroup.kill()
+                cgroup.kill()
                 return
-            for pid in self._cgroup.pids():
+            for pid in cgroup.pids():
                 try:
                     os.kill(pid, signum)
                 except ProcessLookupError:
@@ -171,33 +192,38 @@ class Runtime:
         self._frozen(lambda cgroup: cgroup.thaw())
 
     def _frozen(self, change: Callable[[cgroups.Cgroup], None]) -> None:
-        if self._cgroup is None:
+        cgroup = self._control()
+        if cgroup is None:
             raise RuntimeFailure("the container is not running")
         try:
-            change(self._cgroup)
+            change(cgroup)
         except OSError as failure:
             raise RuntimeFailure(_words(failure)) from failure
 
     def paused(self) -> bool:
         """Whether `pause` is in force, asked of the kernel."""
-        return self._cgroup is not None and self._cgroup.frozen()
+        cgroup = self._control()
+        return cgroup is not None and cgroup.frozen()
 
     def update(self, resources: dict[str, Any]) -> list[str]:
         """See `dockp.spi.runtime.Runtime.update`."""
-        if self._cgroup is None:
+        cgroup = self._control()
+        if cgroup is None:
             raise RuntimeFailure("the container is not running")
-        notes = self._cgroup.apply(resources)
+        notes = cgroup.apply(resources)
         if resources.get("devices"):
-            notes += self._cgroup.limit_devices(device_rules({**self._spec["linux"], "resources": resources}))
+            notes += cgroup.limit_devices(device_rules({**self._spec["linux"], "resources": resources}))
         return notes
 
     def stats(self) -> dict[str, Any]:
         """See `dockp.spi.runtime.Runtime.stats`; a limit that is not set is absent."""
-        return self._cgroup.stats() if self._cgroup is not None else {}
+        cgroup = self._control()
+        return cgroup.stats() if cgroup is not None else {}
 
     def processes(self) -> list[int]:
         """See `dockp.spi.runtime.Runtime.processes`."""
-        return self._cgroup.pids() if self._cgroup is not None else []
+        cgroup = self._control()
+        return cgroup.pids() if cgroup is not None else []
 
     def warnings(self) -> list[str]:
         """See `dockp.spi.runtime.Runtime.warnings`."""
@@ -205,29 +231,31 @@ class Runtime:
 
     def oom_killed(self) -> bool:
         """See `dockp.spi.runtime.Runtime.oom_killed`."""
-        if self._cgroup is not None:
-            self._oom_kills = max(self._oom_kills, self._cgroup.oom_kills())
+        cgroup = self._control()
+        if cgroup is not None:
+            self._oom_kills = max(self._oom_kills, cgroup.oom_kills())
         return self._oom_kills > 0
 
     # -- parts of create --
 
     def _make_cgroup(self, linux: dict[str, Any]) -> cgroups.Cgroup:
         resources = linux.get("resources") or {}
-        cgroup = self._find_cgroup(linux)
+        path = self._cgroup_path(linux)
+        cgroup = cgroups.Cgroup(path)
         if cgroup.exists():
             if cgroup.pids():
                 raise RuntimeFailure(f"cgroup {cgroup.path} is in use by other processes")
             cgroup.remove()  # left by a crash, with limits of then
         # From here on remove() has something to remove.
-        self._cgroup = cgroup
+        self._cgroup, self._path = cgroup, path
         cgroup.create(resources)
         self._warnings += cgroup.apply(resources)
         self._warnings += cgroup.limit_devices(device_rules(linux))
         return cgroup
 
-    def _find_cgroup(self, linux: dict[str, Any]) -> cgroups.Cgroup:
+    def _cgroup_path(self, linux: dict[str, Any]) -> str:
         try:
-            return cgroups.Cgroup(cgroups.resolve_path(linux.get("cgroupsPath") or "", self.id))
+            return cgroups.resolve_path(linux.get("cgroupsPath") or "", self.id)
         except ValueError as failure:
             raise RuntimeFailure(str(failure)) from failure
 
@@ -252,7 +280,7 @@ class Runtime:
             with _Born(plan.joins, linux.get("timeOffsets") or {}) as flags:
                 place = cgroup.open_unified()
                 try:
-                    pid, pidfd = _clone(plan.flags & ~flags, place)
+                    pid, pidfd = _clone(plan.flags & ~flags, place, self._sibling)
                 finally:
                     _close(place)
                 if pid == 0:
@@ -292,7 +320,7 @@ class Runtime:
         return seccomp.program(profile, self._cache) if profile else None
 
     def _run_hooks(self, moment: str, status: str, must_work: bool = True) -> None:
-        given = (self._spec.get("hooks") or {}).get(moment)
+        given = self._hooks.get(moment)
         if not given:
             return
         document = hooks.state(self._spec, self.id, self.bundle, self._pid, status)
@@ -312,7 +340,7 @@ class Runtime:
         try:
             job.tasks = cgroup.open_tasks()
             with _Born(joins, {}):
-                pid, pidfd = _clone_beside(cgroup, self._pid)
+                pid, pidfd = _clone_beside(cgroup, self._pid, self._sibling)
                 if pid == 0:
                     ours.close()
                     child.run(job, theirs, child.exec)
@@ -386,31 +414,31 @@ def _write_offsets(offsets: dict[str, dict[str, int]]) -> None:
         os.close(fd)
 
 
-def _clone(flags: int, cgroup: int | None) -> tuple[int, int]:
+def _clone(flags: int, cgroup: int | None, sibling: bool) -> tuple[int, int]:
     """clone3 of a child that nobody in the container can look into (CVE-2016-9962)."""
     dumpable = process.dumpable()
     if dumpable:
         process.set_dumpable(False)  # inherited; execve(2) of the command sets it again
     pid = -1
     try:
-        pid, pidfd = namespaces.clone(flags, cgroup)
+        pid, pidfd = namespaces.clone(flags, cgroup, sibling)
         return pid, pidfd
     finally:
         if dumpable and pid != 0:
             process.set_dumpable(True)
 
 
-def _clone_beside(cgroup: cgroups.Cgroup, init: int) -> tuple[int, int]:
+def _clone_beside(cgroup: cgroups.Cgroup, init: int, sibling: bool) -> tuple[int, int]:
     """`_clone` into the container's cgroup, or into init's where the container divided its own."""
     place = cgroup.open_unified()
     try:
-        return _clone(0, place)
+        return _clone(0, place, sibling)
     except OSError as failure:
         if failure.errno not in (errno.EBUSY, errno.EOPNOTSUPP):
             raise
         _close(place)
         place = cgroup.open_unified_of(init)
-        return _clone(0, place)
+        return _clone(0, place, sibling)
     finally:
         _close(place)
 
@@ -426,7 +454,7 @@ def _kill_and_reap(pid: int, pidfd: int) -> None:
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
-        return  # somebody reaps all children here
+        select.select([pidfd], [], [])  # somebody else reaps it: until it is dead
 
 
 def _words(failure: OSError) -> str:
