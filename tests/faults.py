@@ -140,7 +140,7 @@ class Worker:
         return "" if self._status == 0 or (self._killed and self._status == -signal.SIGKILL) else text or "killed"
 
 
-def spawn(place: Dockp, action: Callable[[Engine, Callable[[], None]], None]) -> Worker:
+def spawn(place: Dockp, action: Callable[[Engine, Callable[[], object]], None]) -> Worker:
     """Run ``action`` with an engine on ``place`` in a process of its own, and do not wait. It gets a function to call
     after each operation."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -151,7 +151,7 @@ def spawn(place: Dockp, action: Callable[[Engine, Callable[[], None]], None]) ->
         _complain_to(errors)
         try:
             with _engine(place) as engine:
-                action(engine, lambda: os.write(writing, b".") and None)
+                action(engine, lambda: os.write(writing, b"."))
             os._exit(0)
         except BaseException:
             traceback.print_exc()

@@ -15,7 +15,7 @@ _MANY = 50
 def _all_at_once(dockp: Dockp, commands: Sequence[Sequence[str]], timeout: float = 120) -> list[tuple[int, str, str]]:
     """Start every command, then wait for each: exit code, output, complaints."""
     running = [
-        dockp.popen(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        dockp.popen(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for arguments in commands
     ]
     try:
@@ -24,7 +24,7 @@ def _all_at_once(dockp: Dockp, commands: Sequence[Sequence[str]], timeout: float
         for process in running:
             process.kill()
             process.wait()
-    return [(process.returncode, out, err) for process, (out, err) in zip(running, ends, strict=True)]
+    return [(process.returncode, out.decode(), err.decode()) for process, (out, err) in zip(running, ends, strict=True)]
 
 
 def _all_well(ends: Sequence[tuple[int, str, str]]) -> list[str]:

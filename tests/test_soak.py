@@ -85,8 +85,8 @@ def _kill_a_shim(place: Dockp, chance: random.Random) -> None:
             os.kill(chance.choice(shims), signal.SIGKILL)
 
 
-def _work(seed: int, operations: int) -> Callable[[Engine, Callable[[], None]], None]:
-    def work(engine: Engine, progress: Callable[[], None]) -> None:
+def _work(seed: int, operations: int) -> Callable[[Engine, Callable[[], object]], None]:
+    def work(engine: Engine, progress: Callable[[], object]) -> None:
         chance = random.Random(seed)
         for _ in range(operations):
             operation = chance.choices(list(_OPERATIONS), list(_OPERATIONS.values()))[0]
