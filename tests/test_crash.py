@@ -259,8 +259,11 @@ def test_a_shim_that_is_killed_while_it_makes_the_container_is_one_clear_error(p
         original = ShimClient.create
 
         def create(self: ShimClient, *arguments: Any, **named: Any) -> Any:
-            for pid in wait_for(lambda: processes_naming(self.id), "the shim runs"):
-                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: processes_naming(self.id), "the shim runs")
+            while pids := processes_naming(self.id):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             return original(self, *arguments, **named)
 
         ShimClient.create = create  # type: ignore[method-assign]
