@@ -13,7 +13,7 @@ PROJECTS := core $(patsubst %/pyproject.toml,%,$(wildcard drivers/*/pyproject.to
 SOURCES := core/src $(wildcard drivers/*/src)
 SETUP := .cache/venv.stamp
 
-.PHONY: help venv demo test test-quick test-slow lint format bench lock dist clean distclean
+.PHONY: help venv demo test test-quick test-slow test-vm lint format bench lock dist clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ $(SETUP): .cache/packages-base.stamp requirements.lock scripts/setup.sh $(PROJEC
 demo: $(SETUP) ## real images, `dockp run`, a published port; as root
 	@scripts/demo.sh
 
-test: lint test-quick test-slow ## everything, the quick checks first; as root
+test: lint test-quick test-slow test-vm ## everything, the quick checks first; as root
 
 test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
 	$(PYTEST) -q -m "not slow" core/tests drivers $(PYTEST_ARGS)
@@ -42,6 +42,9 @@ test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
 test-slow: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## the slow ones, and those of whole commands
 	$(PYTEST) -q -m slow core/tests drivers $(PYTEST_ARGS)
 	$(PYTEST) -q tests $(PYTEST_ARGS)
+
+test-vm: $(SETUP) .cache/packages-test.stamp .cache/packages-vm.stamp .cache/images/busybox.tar ## what needs another kernel
+	@scripts/vm/run.sh
 
 lint: $(SETUP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -19,8 +19,7 @@ def no_nftables() -> None:
 def test_a_bridge_without_nftables_fails_in_one_line_and_leaves_nothing(dockp: Dockp) -> None:
     done = dockp("run", "--rm", "busybox", "true")
     assert done.returncode == 125
-    assert "nftables" in done.stderr
-    assert "internal error" not in done.stderr
+    assert "this kernel lacks a part of nftables" in done.stderr
     # Docker's own line about --help comes after an empty one.
     assert len(done.stderr.partition("\n\n")[0].strip().splitlines()) == 1
     assert dockp.ok("ps", "-aq") == ""

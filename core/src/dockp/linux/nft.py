@@ -141,7 +141,10 @@ def _execute(commands: str, flags: int) -> str:
         if failed:
             lines = (library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace").splitlines()
             # The library prints each complaint with the offending line and a line of carets; one line is enough.
-            raise SystemFault(f"nftables refused: {lines[0] if lines else 'no reason given'}")
+            reason = lines[0].removeprefix("Error: ") if lines else "no reason given"
+            if reason.endswith(os.strerror(errno.EOPNOTSUPP)):
+                raise Unavailable(f"this kernel lacks a part of nftables that is needed: {reason}")
+            raise SystemFault(f"nftables refused: {reason}")
         output: bytes = library.nft_ctx_get_output_buffer(context) or b""
         return output.decode()
     finally:
@@ -151,7 +154,7 @@ def _execute(commands: str, flags: int) -> str:
 def run(commands: str) -> None:
     """Run nft commands as one transaction: all of them happen, or none. In the calling thread's namespace.
 
-    Raises: SystemFault with nft's first complaint, Unavailable without the library.
+    Raises: SystemFault with nft's first complaint, Unavailable without the library or the kernel's part.
     """
     _execute(commands, 0)
 
