@@ -330,6 +330,23 @@ class Config:
         ``"flag --…"``. Raises: InvalidArgument for a name that is no setting."""
         return self._origins.get(_known(_field_name(name), "configuration", name), "default")
 
+    def given(self) -> dict[str, Any]:
+        """What is not left to its default, as flags for `load`, ready for JSON: so another process has this config."""
+        found: dict[str, Any] = {}
+        for name in SETTINGS:
+            if self.origin(name) != "default":
+                value = getattr(self, name)
+                if name == "default_address_pools":
+                    value = [f"base={pool.base},size={pool.size}" for pool in value]
+                elif name == "default_ulimits":
+                    value = [f"{limit}={bound.soft}:{bound.hard}" for limit, bound in value.items()]
+                elif isinstance(value, Mapping):
+                    value = [f"{key}={item}" for key, item in value.items()]
+                elif isinstance(value, tuple):
+                    value = list(value)
+                found[name] = value
+        return found
+
     def driver_options(self, kind: str, name: str, *, default: str | None, known: Iterable[str] = ()) -> dict[str, str]:
         """The options meant for one driver, as its constructor takes them.
 

@@ -24,6 +24,10 @@ Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with (what, done, total or None) while long work goes on; any thread."""
 
 
+START_FAILURE_CODES = {"not-found": 127, "not-executable": 126}
+"""Exit codes of commands that could not be started, by the kind of `dockp.spi.errors.StartFailure`."""
+
+
 @frozen(kw_only=True)
 class Created:
     id: str

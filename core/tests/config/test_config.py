@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -214,3 +215,18 @@ def test_without_a_file_no_toml_parser_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_what_was_given_makes_the_same_config_elsewhere() -> None:
+    flags = {
+        "default_address_pool": ["base=10.1.0.0/16,size=24"],
+        "storage_opt": ["a=1"],
+        "bip": "10.9.0.1/24",
+        "default_ulimit": ["nofile=1:2"],
+        "dns": ["10.0.0.1"],
+        "debug": True,
+        "data_root": "/x",
+    }
+    config = Config.load(flags, {})
+    assert Config.load(json.loads(json.dumps(config.given())), {}) == config
+    assert Config.load({}, {"DOCKP_CONFIG_FILE": "/dev/null"}).given() == {}

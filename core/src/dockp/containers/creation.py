@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import evolve
 
-from dockp.containers import devices, limits, mounts, names, process, security
+from dockp.containers import devices, limits, mounts, names, process, security, signals
 from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy
 from dockp.containers.record import Container
@@ -36,6 +36,7 @@ def create(context: Context, request: CreateRequest) -> Created:
     image = context.images.get(request.config.image)
     merged = process.merge(request.config, from_json(Config, context.images.config(image).process, "image config"))
     process.arguments(merged)
+    signals.number(merged.stop_signal)
     host, warnings = complete(context, request.host, merged)
     exec_driver = host.runtime or context.default_exec()
     context.exec_driver(exec_driver)

@@ -10,7 +10,7 @@ from dockp.containers.context import Context
 from dockp.containers.model import ExecConfig, HostConfig
 from dockp.containers.record import Container
 from dockp.containers.states import State
-from dockp.interface import Stream
+from dockp.interface import START_FAILURE_CODES, Stream
 from dockp.jsonmodel import from_json, to_json
 from dockp.keys import parse_detach_keys
 from dockp.spi.errors import Conflict, InvalidArgument, StartFailure
@@ -70,7 +70,7 @@ def start(
             stream.owns_client = True
     except RuntimeFailure as failure:
         client.close()
-        code = {"not-found": 127, "not-executable": 126}.get(failure.kind, 126)
+        code = START_FAILURE_CODES.get(failure.kind, 126)
         context.table.put_exec(exec_id, container.id, {**document, "started": True, "exit_code": code})
         raise StartFailure(
             f"OCI runtime exec failed: exec failed: unable to start container process: {failure}", failure.kind

@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from typing import Any
 
 from attrs import evolve
 
+from dockp.containers import signals
 from dockp.containers import spec as oci
 from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, HostConfig
 from dockp.containers.record import Container, with_task
 from dockp.containers.settling import Vanished, drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
+from dockp.interface import START_FAILURE_CODES
 from dockp.jsonmodel import to_json
 from dockp.linux.trees import discard_tree
 from dockp.spi.errors import Conflict, InvalidArgument, NotImplemented, NotModified, StartFailure
@@ -97,7 +98,7 @@ def attach_point(context: Context, container: Container) -> ShimClient:
 
 def _remember_failure(context: Context, container: Container, failure: RuntimeFailure) -> None:
     """As Docker: the container stays as it was, with the exit code and the error of the attempt."""
-    code = {"not-found": 127, "not-executable": 126}.get(failure.kind, 128)
+    code = START_FAILURE_CODES.get(failure.kind, 128)
     with context.database.write() as connection:
         context.table.save(connection, with_task(container, exit_code=code, error=str(failure)))
 
@@ -246,17 +247,17 @@ def _joined(context: Context, container: Container) -> oci.Joined:
         if mode == "host":
             paths[kind] = ""
         elif mode.startswith("container:"):
-            paths[kind] = f"/proc/{_pid_of(context, mode)}/ns/{name}"
+            paths[kind] = f"/proc/{_pid_of(context, mode, kind)}/ns/{name}"
     if host.network_mode.startswith("container:"):
-        paths["uts"] = f"/proc/{_pid_of(context, host.network_mode)}/ns/uts"
+        paths["uts"] = f"/proc/{_pid_of(context, host.network_mode, 'network')}/ns/uts"
     return oci.Joined(paths=paths)
 
 
-def _pid_of(context: Context, mode: str) -> int:
+def _pid_of(context: Context, mode: str, noun: str) -> int:
     other = context.table.find(mode.partition(":")[2])
     state = context.supervisor.state(other.id) if other.active else None
     if state is None or state.status not in ("running", "paused"):
-        raise Conflict(f"cannot join network of a non running container: {other.id}")
+        raise Conflict(f"cannot join {noun} of a non running container: {other.id}")
     return state.pid
 
 
@@ -311,7 +312,7 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
         "console_size": list(host.console_size) if host.console_size != (0, 0) else None,
         "open_stdin": config.open_stdin,
         "stdin_once": config.stdin_once,
-        "stop_signal": stop_signal(config.stop_signal),
+        "stop_signal": signals.number(config.stop_signal),
         "stop_timeout": config.stop_timeout if config.stop_timeout is not None else 10,
         "user": {"user": config.user, "groups": list(host.group_add)},
         "env_home": True,
@@ -337,34 +338,8 @@ def wants_reaper(host: HostConfig) -> bool:
 
 
 def reaper(context: Context, container_id: str) -> list[str]:
-    """The command that settles a container when no engine was there to see its end."""
-    settings = {"data_root": context.config.data_root, "exec_root": context.config.exec_root}
-    return [sys.executable, "-m", "dockp.engine.reaper", json.dumps(settings), container_id]
-
-
-def stop_signal(text: str) -> int:
-    """The number of a signal by name or number, SIGTERM for "". Raises InvalidArgument with Docker's words."""
-    word = text.upper().strip()
-    if not word:
-        return int(signal.SIGTERM)
-    if word.isdecimal():
-        number = int(word)
-        if 1 <= number <= 64:
-            return number
-        raise InvalidArgument(f"Invalid signal: {text}")
-    name = word if word.startswith("SIG") else f"SIG{word}"
-    number = _realtime_signals().get(name, 0)
-    if not number and name in signal.Signals.__members__:
-        number = int(signal.Signals[name])
-    if not number:
-        raise InvalidArgument(f"Invalid signal: {text}")
-    return number
-
-
-def _realtime_signals() -> dict[str, int]:
-    """The names that Docker knows: fifteen up from the first and fourteen down from the last. signal(7)."""
-    first, last = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
-    names = {"SIGRTMIN": first, "SIGRTMAX": last}
-    names.update({f"SIGRTMIN+{n}": first + n for n in range(1, 16)})
-    names.update({f"SIGRTMAX-{n}": last - n for n in range(1, 15)})
-    return names
+    """The command that settles a container when no engine was there to see its end, with this engine's settings."""
+    command = [sys.executable, "-m", "dockp.engine.reaper", json.dumps(context.config.given()), container_id]
+    if os.environ.get("PYTHONPATH"):  # the shim has no environment to speak of
+        return ["/usr/bin/env", f"PYTHONPATH={os.environ['PYTHONPATH']}", *command]
+    return command

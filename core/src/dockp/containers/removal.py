@@ -74,3 +74,7 @@ def finish(context: Context, container_id: str, *, volumes: bool) -> None:
         raise
     with context.database.write() as connection:
         context.table.delete(connection, container_id)
+    try:
+        context.images.get(container.image)
+    except NotFound:  # removed by force before; nobody else may need its layers now
+        context.collector.collect()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from dockp.containers import creation, describe, execs, launch, names, removal, settling
+from dockp.containers import creation, describe, execs, launch, names, removal, settling, signals
 from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, MountPoint, PortBinding
 from dockp.containers.record import Container
@@ -52,7 +52,7 @@ class ContainerService:
             launch.start(self._context, self._context.table.find(ref))
 
     def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
-        number = launch.stop_signal(signal) if signal else None
+        number = signals.number(signal) if signal else None
         container = self._find_settled(ref)
         if not container.active:
             raise NotModified(f"container {container.name} is already stopped")
@@ -67,7 +67,7 @@ class ContainerService:
             self.start(ref)
 
     def kill(self, ref: str, signal: str = "KILL") -> None:
-        number = launch.stop_signal(signal or "KILL")
+        number = signals.number(signal or "KILL")
         container = self._find_settled(ref)
         if not container.active:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
@@ -420,6 +420,8 @@ def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:
     """Feed ``stdin`` and gather both outputs until the stream ends."""
     import threading
 
+    from dockp.supervisor.stdio import Demultiplexer
+
     def feed() -> None:
         view = memoryview(stdin or b"")
         with contextlib.suppress(OSError):  # the process may not care for all of it
@@ -431,15 +433,10 @@ def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:
     if stdin is not None:
         feeder = threading.Thread(target=feed, name="stdin", daemon=True)
         feeder.start()
-    out, err, pending = bytearray(), bytearray(), bytearray()
+    out, err, frames = bytearray(), bytearray(), Demultiplexer()
     while chunk := stream.recv(65536):
-        pending += chunk
-        while len(pending) >= 8:
-            length = int.from_bytes(pending[4:8], "big")
-            if len(pending) < 8 + length:
-                break
-            (err if pending[0] == 2 else out).extend(pending[8 : 8 + length])
-            del pending[: 8 + length]
+        for number, data in frames.feed(chunk):
+            (err if number == 2 else out).extend(data)
     if feeder is not None:
         feeder.join()
     return bytes(out), bytes(err)

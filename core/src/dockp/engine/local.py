@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,10 @@ class LocalEngine:
         supervisor = Supervisor(Path(self.config.exec_root), drivers.search_paths)
 
         kept = Leases(database, diary)
+
+        def by_name(name: str) -> AbstractContextManager[object]:
+            return locks.hold(snapshots.lock_offset(name))
+
         context = Context(
             config=self.config,
             database=database,
@@ -159,12 +164,12 @@ class LocalEngine:
             images=ImageService(database, content, kept, graph, locks),
             collector=Collector(database, content, graph, kept, locks, table.images_in_use),
             snapshots=graph,
-            volumes=volumes.VolumeService(database, drivers.volume),
+            volumes=volumes.VolumeService(database, drivers.volume, by_name),
             networks=NetworkService(
                 database,
                 ipam_for=drivers.ipam,
                 driver_for=drivers.network,
-                locks=lambda name: locks.hold(snapshots.lock_offset(name)),
+                locks=by_name,
                 living=table.active_among,
                 default_bridge=DefaultBridge(address=self.config.bip, mtu=self.config.mtu),
             ),

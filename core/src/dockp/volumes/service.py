@@ -8,6 +8,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from attrs import field, frozen
@@ -50,11 +51,23 @@ class Volume:
 
 
 class VolumeService:
-    """``driver_for`` gives the driver of a name; it raises InvalidArgument for an unknown one."""
+    """Thread-safe; any number of processes may work on one data root.
 
-    def __init__(self, database: Database, driver_for: Callable[[str], VolumeDriver]) -> None:
+    Args:
+        driver_for: gives the driver of a name; raises InvalidArgument for an unknown one.
+        locks: an exclusive lock by name, among all threads and processes. A volume's lock is held while it is made or
+            removed, and nothing else is taken meanwhile but short transactions: freeing much data stops nobody else.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        driver_for: Callable[[str], VolumeDriver],
+        locks: Callable[[str], AbstractContextManager[object]],
+    ) -> None:
         self._database = database
         self._driver_for = driver_for
+        self._locks = locks
 
     def ensure(
         self,
@@ -85,35 +98,26 @@ class VolumeService:
             labels={ANONYMOUS_LABEL: "", **(labels or {})} if anonymous else dict(labels or {}),
             anonymous=anonymous,
         )
-        plugin = self._driver_for(wanted.driver)
-        with self._database.write() as connection:
-            found = self._get(connection, name)
-            if found is not None and driver and found.driver != driver:
-                raise Conflict(f"create {name}: volume name must be unique: it exists with driver {found.driver}")
-            if found is None:
-                connection.execute(
-                    "INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        name,
-                        wanted.driver,
-                        json.dumps(dict(wanted.options)),
-                        json.dumps(dict(wanted.labels)),
-                        wanted.created,
-                        int(anonymous),
-                    ),
-                )
-            if user:
-                connection.execute("INSERT OR IGNORE INTO volume_users VALUES (?, ?)", (name, user))
-        volume = found or wanted
-        try:
-            # Idempotent, and also for one that exists: whoever was killed between record and directory is helped.
-            plugin.create(name, volume.options)
-        except BaseException:
-            if found is None:
+        with self._locks(f"volume/{name}"):
+            with self._database.write() as connection:
+                found = self._get(connection, name)
+                if found is not None and driver and found.driver != driver:
+                    raise Conflict(f"create {name}: volume name must be unique: it exists with driver {found.driver}")
+                volume = found or wanted
+                plugin = self._driver_for(volume.driver)
+                if found is None:
+                    self._insert(connection, wanted)
+                if user:
+                    connection.execute("INSERT OR IGNORE INTO volume_users VALUES (?, ?)", (name, user))
+            try:
+                # Idempotent, and also for one that exists: whoever was killed between record and data is helped.
+                plugin.create(name, volume.options)
+            except BaseException:
                 with self._database.write() as connection:
-                    connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
-                    connection.execute("DELETE FROM volume_users WHERE volume = ?", (name,))
-            raise
+                    connection.execute("DELETE FROM volume_users WHERE volume = ? AND container = ?", (name, user))
+                    if found is None:
+                        connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+                raise
         return volume
 
     def get(self, name: str) -> Volume:
@@ -129,9 +133,9 @@ class VolumeService:
             return [_from_row(row) for row in connection.execute("SELECT * FROM volumes ORDER BY name")]
 
     def users(self, name: str) -> Sequence[str]:
+        """Ids of the containers that hold a volume."""
         with self._database.read() as connection:
-            rows = connection.execute("SELECT container FROM volume_users WHERE volume = ?", (name,))
-            return [row["container"] for row in rows]
+            return self._users(connection, name)
 
     def source(self, volume: Volume) -> str:
         """The host path to mount. Raises: NotFound when the driver lost it."""
@@ -139,32 +143,45 @@ class VolumeService:
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Raises: NotFound (not with ``force``), Conflict when containers use it."""
-        with self._database.write() as connection:
-            volume = self._get(connection, name)
+        with self._locks(f"volume/{name}"):
+            with self._database.read() as connection:
+                volume = self._get(connection, name)
+                users = self._users(connection, name)
             if volume is None:
                 if force:
                     return
                 raise NotFound(f"get {name}: no such volume")
-            users = [row[0] for row in connection.execute("SELECT container FROM volume_users WHERE volume=?", (name,))]
             if users:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-            # The driver works inside the transaction: nobody can start to use the volume while its data goes.
-            self._driver_for(volume.driver).remove(name)
-            connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+            self._erase(volume)
 
     def let_go(self, container: str, *, remove_anonymous: bool) -> None:
         """The container uses no volume any more; anonymous ones that nobody else uses are removed when asked."""
         with self._database.write() as connection:
-            names = [
-                row[0] for row in connection.execute("SELECT volume FROM volume_users WHERE container=?", (container,))
-            ]
-            connection.execute("DELETE FROM volume_users WHERE container = ?", (container,))
-            for name in names if remove_anonymous else ():
-                volume = self._get(connection, name)
-                used = connection.execute("SELECT 1 FROM volume_users WHERE volume = ?", (name,)).fetchone()
-                if volume is not None and volume.anonymous and used is None:
-                    self._driver_for(volume.driver).remove(name)
-                    connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
+            rows = connection.execute("SELECT volume FROM volume_users WHERE container = ?", (container,)).fetchall()
+            if not remove_anonymous:
+                connection.execute("DELETE FROM volume_users WHERE container = ?", (container,))
+                return
+        for row in rows:
+            name = row["volume"]
+            with self._locks(f"volume/{name}"):
+                with self._database.write() as connection:
+                    volume = self._get(connection, name)
+                    shared = [user for user in self._users(connection, name) if user != container]
+                    if volume is None or not volume.anonymous or shared:
+                        connection.execute(
+                            "DELETE FROM volume_users WHERE volume = ? AND container = ?", (name, container)
+                        )
+                        continue
+                # Still in this container's name while its data goes: a removal that is cut short is done again.
+                self._erase(volume)
+
+    def _erase(self, volume: Volume) -> None:
+        """Free the data, then forget the volume. The caller holds its lock."""
+        self._driver_for(volume.driver).remove(volume.name)
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM volume_users WHERE volume = ?", (volume.name,))
+            connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
 
     def document(self, volume: Volume) -> dict[str, Any]:
         """As ``GET /volumes/{name}``."""
@@ -177,6 +194,24 @@ class VolumeService:
             "Options": dict(volume.options) or None,
             "Scope": "local",
         }
+
+    @staticmethod
+    def _users(connection: sqlite3.Connection, name: str) -> Sequence[str]:
+        return [row["container"] for row in connection.execute("SELECT * FROM volume_users WHERE volume = ?", (name,))]
+
+    @staticmethod
+    def _insert(connection: sqlite3.Connection, volume: Volume) -> None:
+        connection.execute(
+            "INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                volume.name,
+                volume.driver,
+                json.dumps(dict(volume.options)),
+                json.dumps(dict(volume.labels)),
+                volume.created,
+                int(volume.anonymous),
+            ),
+        )
 
     @staticmethod
     def _get(connection: sqlite3.Connection, name: str) -> Volume | None:

@@ -16,6 +16,7 @@ from dockp.cli.create_flags import COMMON, RUN_ONLY
 from dockp.cli.create_request import build
 from dockp.cli.flags import Values
 from dockp.cli.session import check_terminal, pump, signals_sent_to, window_size
+from dockp.interface import START_FAILURE_CODES
 from dockp.spi.errors import DockpError, NotFound, NotImplemented, StartFailure
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from dockp.interface import Engine
 
 _PULL = ("always", "missing", "never", "")
-_CODES = {"not-found": 127, "not-executable": 126}
 
 
 def _failure(error: object, command: str, code: int = 125) -> Failure:
@@ -204,7 +204,7 @@ def _start_failures() -> Iterator[None]:
     try:
         yield
     except StartFailure as error:
-        raise _failure(error, "run", _CODES.get(error.kind, 125)) from None
+        raise _failure(error, "run", START_FAILURE_CODES.get(error.kind, 125)) from None
     except DockpError as error:
         raise _failure(error, "run") from None
 
