@@ -12,6 +12,7 @@ say() { printf '==> %s\n' "$*" >&2; }
 [ "$(id -u)" = 0 ] || die "making the guest's image needs root: run it with sudo"
 command -v linux.uml >/dev/null || die "there is no linux.uml: install the Debian package user-mode-linux"
 [ -x .venv/bin/python ] || die "dockp is not installed here: run make venv"
+case "$PWD" in *[[:space:],]*) die "the kernel's command line cannot name $PWD: use a path without blanks and commas" ;; esac
 suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 [ -n "$suite" ] || die "the guest is made of this machine's own distribution, which must be Debian or like it"
 
