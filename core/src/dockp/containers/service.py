@@ -27,7 +27,6 @@ from dockp.spi.errors import (
     Unavailable,
 )
 from dockp.spi.logs import LogEntry
-from dockp.spi.runtime import RuntimeFailure
 
 if TYPE_CHECKING:
     from dockp.supervisor.client import ShimClient
@@ -56,7 +55,8 @@ class ContainerService:
         container = self._find_settled(ref)
         if not container.active:
             raise NotModified(f"container {container.name} is already stopped")
-        with self._shim(container) as shim:
+        # It may end by itself, or by somebody else's command, at any moment: then it is as asked for.
+        with contextlib.suppress(Conflict, NotModified), self._shim(container) as shim:
             shim.stop(number, timeout)
         self._settled(container)
 
@@ -389,13 +389,16 @@ class ContainerService:
 
     @contextlib.contextmanager
     def _shim(self, container: Container) -> Iterator[ShimClient]:
-        shim = self._context.supervisor.connect(container.id)
+        """A connection to the shim. Raises: Conflict when the container has ended meanwhile."""
         try:
-            yield shim
+            with contextlib.closing(self._context.supervisor.connect(container.id)) as shim:
+                yield shim
         except RuntimeFailure as failure:
             raise Unavailable(f"container {container.name}: {failure}") from failure
-        finally:
-            shim.close()
+        except (NotFound, Unavailable) as error:
+            if self._context.supervisor.alive(container.id):
+                raise
+            raise Conflict(f"container {container.id} is not running") from error
 
 
 @contextlib.contextmanager
