@@ -27,6 +27,7 @@ from dockp.spi.errors import (
     Unavailable,
 )
 from dockp.spi.logs import LogEntry
+from dockp.spi.runtime import RuntimeFailure
 
 if TYPE_CHECKING:
     from dockp.supervisor.client import ShimClient
