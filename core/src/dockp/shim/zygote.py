@@ -51,6 +51,7 @@ class _Zygote:
         self._listener = self._listen()
         self._loop.watch(self._listener.fileno(), READ, self._accept)
         self._loop.watch(shim.CONTROL, READ, self._told)
+        os.environ.pop("PYTHONMALLOC", None)  # meant for this process and its shims only
         gc.collect()
         gc.freeze()
         os.write(shim.CONTROL, b"+")
