@@ -9,6 +9,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
+# Two at a time, each file in one process: what a file sets up once is set up once.
+PARALLEL := -n 2 --dist loadfile
 PROJECTS := core $(patsubst %/pyproject.toml,%,$(wildcard drivers/*/pyproject.toml))
 SOURCES := core/src $(wildcard drivers/*/src)
 SETUP := .cache/venv.stamp
@@ -37,11 +39,11 @@ demo: $(SETUP) ## real images, `dockp run`, a published port; as root
 test: lint test-quick test-slow test-vm ## everything, the quick checks first; as root
 
 test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
-	$(PYTEST) -q -m "not slow" core/tests drivers $(PYTEST_ARGS)
+	$(PYTEST) -q $(PARALLEL) -m "not slow" core/tests drivers $(PYTEST_ARGS)
 
 test-slow: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## the slow ones, and those of whole commands
 	$(PYTEST) -q -m slow core/tests drivers $(PYTEST_ARGS)
-	$(PYTEST) -q tests $(PYTEST_ARGS)
+	$(PYTEST) -q $(PARALLEL) tests $(PYTEST_ARGS)
 
 test-vm: $(SETUP) .cache/packages-test.stamp .cache/packages-vm.stamp .cache/images/busybox.tar ## what needs another kernel
 	@scripts/vm/run.sh
