@@ -56,7 +56,9 @@ def test_postgresql_keeps_its_data_over_a_kill(host: Dockp) -> None:
         return host("exec", "-u", "postgres", "db", "psql", "-h", "/tmp", "-Atc", "select 1").stdout == "1\n"
 
     wait_for(ready, "PostgreSQL answers", 40)
-    host.ok("exec", "-u", "postgres", "db", "psql", "-h", "/tmp", "-c", "create table t (n int); insert into t values (7)")
+    host.ok(
+        "exec", "-u", "postgres", "db", "psql", "-h", "/tmp", "-c", "create table t (n int); insert into t values (7)"
+    )
     host.ok("kill", "db")
     wait_for(lambda: host.state("db") == "exited", "it is dead")
     host.ok("start", "db")
