@@ -8,6 +8,11 @@ import pytest
 from harness import Dockp
 
 
+def bridges() -> set[str]:
+    listed = subprocess.run(["ip", "-o", "link", "show", "type", "bridge"], capture_output=True, text=True, check=True)
+    return {line.split()[1] for line in listed.stdout.splitlines()}
+
+
 @pytest.fixture(autouse=True)
 def no_nftables() -> None:
     """Only where the kernel cannot make the table that the bridge driver needs."""
@@ -17,12 +22,14 @@ def no_nftables() -> None:
 
 
 def test_a_bridge_without_nftables_fails_in_one_line_and_leaves_nothing(dockp: Dockp) -> None:
+    before = bridges()
     done = dockp("run", "--rm", "busybox", "true")
     assert done.returncode == 125
     assert "this kernel lacks a part of nftables" in done.stderr
     # Docker's own line about --help comes after an empty one.
     assert len(done.stderr.partition("\n\n")[0].strip().splitlines()) == 1
     assert dockp.ok("ps", "-aq") == ""
+    assert bridges() == before
     assert dockp.ok("run", "--rm", "--network", "none", "busybox", "echo", "works") == "works"
 
 

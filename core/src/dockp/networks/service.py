@@ -145,7 +145,21 @@ class NetworkService:
                 made = self._insert(connection, wanted, predefined=True)
                 # Its link is made before anybody can see the record: only then do its name and its subnet belong to
                 # this data root, and another root's engine chooses others.
-                self._driver("bridge").create_network(made.for_driver())
+                self._make_or_undo(made)
+
+    def _make_or_undo(self, record: NetworkRecord) -> None:
+        """Have the driver make a network whose record goes when this raises: nothing could find what it left then."""
+        driver, network = self._driver(record.driver), record.for_driver()
+        try:
+            driver.create_network(network)
+        except Conflict:
+            raise  # the link of that name is somebody else's
+        except BaseException:
+            try:
+                driver.remove_network(network)
+            except (DockpError, OSError) as failure:
+                _log.warning("network %s is left behind half made: %s", record.id[:12], failure)
+            raise
 
     def _forget_default_bridge(self, record: NetworkRecord) -> None:
         """Take a default bridge away that is not as the settings want it; a new one is made in its place."""
