@@ -449,7 +449,7 @@ def test_a_harmless_signal_is_no_stop(plain):
 
 def test_stop_ends_the_wait_between_restarts(plain):
     client = plain.run("c", "exit 1", restart={"name": "always", "max": 0})
-    eventually(lambda: client.state().status == "restarting" and client.state().restart_count >= 3)
+    eventually(lambda: (state := client.state()).status == "restarting" and state.restart_count >= 3)
     state = client.stop()
     assert (state.status, state.exit_code) == ("exited", 1)
     assert client.next_event(5)["event"] == "exit"
