@@ -19,7 +19,16 @@ from dockp.networks.creation import WantedNetwork
 from dockp.networks.service import NetworkService
 from dockp.networks.store import PoolRecord
 from dockp.networks.wanted import WantedEndpoint
-from dockp.spi.errors import AlreadyExists, Conflict, FailedPrecondition, Forbidden, InvalidArgument, NotFound
+from dockp.spi.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    Forbidden,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from dockp.spi.network import Network
 from dockp.testkit.network import in_private_namespace
 
 if TYPE_CHECKING:
@@ -52,6 +61,25 @@ def start(service: NetworkService, world: World, container: str, wanted: CreateR
 
 
 # Networks.
+
+
+@in_private_namespace
+def test_a_default_bridge_made_by_half_is_taken_back(
+    service: NetworkService, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each failed start left a link with a subnet once, until no subnet was left."""
+    make = world.driver.create_network
+
+    def make_and_fail(network: Network) -> None:
+        make(network)
+        raise Unavailable("this kernel lacks a part of nftables")
+
+    monkeypatch.setattr(world.driver, "create_network", make_and_fail)
+    with pytest.raises(Unavailable, match="lacks a part"):
+        service.predefined()
+    assert world.driver.networks == {}
+    monkeypatch.undo()
+    assert "bridge" in {record.name for record in service.all()}
 
 
 @in_private_namespace
