@@ -7,8 +7,7 @@ forked for the purpose does it, and ends; `MakerApart` is its face in the shim. 
 
     shim                                  maker
     ----                                  -----
-    fork  ------------------------------->
-    prepare ----------------------------->  own mount namespace, root file system, user, volumes
+    fork  ------------------------------->  own mount namespace, root file system, user, volumes
     enters that mount namespace  <--------
     create, stdio, network namespace ---->  the container's init, a child of the shim
     adopts the container  <---------------  pid, handover
@@ -49,10 +48,11 @@ def load_class(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def begin(config: dict[str, Any], report: Callable[[], None]) -> Maker | MakerApart:
-    """A maker for the container of ``config``. Raises what importing its runtime raises; OSError."""
+def begin(config: dict[str, Any], report: Callable[[], None], first: str = "prepare") -> Maker | MakerApart:
+    """A maker for the container of ``config``; one apart begins with its first call, "prepare" or "resume", already
+    before that is made here. Raises what importing its runtime raises; OSError."""
     if hasattr(load_class(config["runtime"]["class"]), "handover"):
-        return MakerApart(config, report)
+        return MakerApart(config, report, first)
     return Maker(config)
 
 
@@ -142,20 +142,21 @@ class Maker:
 class MakerApart:
     """The same in a process of its own, which ends with `close`."""
 
-    def __init__(self, config: dict[str, Any], report: Callable[[], None]) -> None:
+    def __init__(self, config: dict[str, Any], report: Callable[[], None], first: str) -> None:
         self._config = config
         self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         self._pid = os.fork()
         if self._pid == 0:
             self._sock.close()
-            _serve(config, theirs, report)
+            _serve(config, theirs, report, first)
         theirs.close()
         self._receiver = wire.Receiver(self._sock)
 
-    def _ask(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> Any:
+    def _ask(self, message: dict[str, Any] | None, descriptors: tuple[int, ...] = ()) -> Any:
         answers = None
         try:
-            wire.send_blocking(self._sock, message, descriptors)
+            if message is not None:
+                wire.send_blocking(self._sock, message, descriptors)
             answers = self._receiver.receive()
             while answers == []:
                 answers = self._receiver.receive()
@@ -173,7 +174,7 @@ class MakerApart:
 
     def prepare(self) -> str:
         """See `Maker.prepare`; the shim is in the container's mount namespace afterwards."""
-        ptmx: str = self._ask({"call": "prepare"})
+        ptmx: str = self._ask(None)
         place = os.open(f"/proc/{self._pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
             namespaces.setns(place, namespaces.CLONE_NEWNS)
@@ -183,7 +184,7 @@ class MakerApart:
 
     def resume(self) -> None:
         """See `Maker.resume`."""
-        self._ask({"call": "resume"})
+        self._ask(None)
 
     def create(self, stdio: tuple[int, int, int], netns: int | None) -> tuple[Any, int]:
         """See `Maker.create`."""
@@ -207,12 +208,13 @@ class MakerApart:
         self._sock.close()
 
 
-def _serve(config: dict[str, Any], sock: _socket.socket, report: Callable[[], None]) -> NoReturn:
+def _serve(config: dict[str, Any], sock: _socket.socket, report: Callable[[], None], first: str) -> NoReturn:
     """Be the maker until the shim closes the line or dies."""
     code = 1
     try:
         process.set_parent_death_signal(_SIGKILL)
         maker = Maker(config, {"siblings": "yes"})
+        wire.send_blocking(sock, _answer(maker, first, [], report))
         receiver = wire.Receiver(sock)
         while (messages := receiver.receive()) is not None:
             for message, descriptors in messages:

@@ -67,6 +67,8 @@ class Task:
         over: Callable[[], None],
         report: Callable[[], None],
     ) -> None:
+        # First of all, since it prepares the container while the rest of the shim is made.
+        self._maker: Maker | MakerApart | None = maker.begin(config, report)
         self.loop = loop
         self.config = config
         self.announce = announce
@@ -80,7 +82,6 @@ class Task:
         self.netns: int | None = None
         self.runtime: Any = None
         self._spec: dict[str, Any] | None = None
-        self._maker: Maker | MakerApart | None = None
         self._report = report
         self.waiters: list[Callable[[], None]] = []
         self._log: LogFeed | None = None
@@ -113,7 +114,7 @@ class Task:
         Raises: DockpError, OSError, RuntimeFailure.
         """
         self._log = self.stdio.log = self._open_log()
-        self._maker = maker.begin(self.config, self._report)
+        assert self._maker is not None
         self._ptmx = self._maker.prepare()
 
     @property
@@ -141,7 +142,7 @@ class Task:
     def _build(self) -> int:
         try:
             if self._maker is None:  # not the first time
-                self._maker = maker.begin(self.config, self._report)
+                self._maker = maker.begin(self.config, self._report, "resume")
                 self._maker.resume()
             ptmx = os.open(self._ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if self._ptmx else None
             stdio = self.stdio.open(ptmx)
