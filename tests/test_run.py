@@ -200,6 +200,11 @@ def test_seccomp_is_on_and_can_be_turned_off(dockp: Dockp) -> None:
     assert dockp("run", "--rm", "--network", "none", "busybox", "unshare", "-U", "true").returncode != 0
 
 
+def test_no_signal_is_ignored_or_blocked_from_the_start(dockp: Dockp) -> None:
+    out = dockp.ok("run", "--rm", "--network", "none", "busybox", "grep", "-E", "SigIgn|SigBlk", "/proc/self/status")
+    assert [int(line.split()[1], 16) for line in out.splitlines()] == [0, 0]
+
+
 def test_no_new_privileges(dockp: Dockp) -> None:
     assert sh(dockp, "grep NoNewPrivs /proc/self/status", "--security-opt", "no-new-privileges").split()[1] == "1"
 

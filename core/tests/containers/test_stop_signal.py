@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockp.containers.launch import stop_signal
+from dockp.containers import signals
 from dockp.spi.errors import InvalidArgument
 
 
@@ -24,7 +24,7 @@ from dockp.spi.errors import InvalidArgument
     ],
 )
 def test_dockers_names_and_numbers_are_understood(text: str, number: int) -> None:
-    assert stop_signal(text) == number
+    assert signals.number(text) == number
 
 
 @pytest.mark.parametrize(
@@ -32,5 +32,5 @@ def test_dockers_names_and_numbers_are_understood(text: str, number: int) -> Non
 )
 def test_what_is_no_signal_is_refused_in_dockers_words(text: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        stop_signal(text)
+        signals.number(text)
     assert str(refused.value) == f"Invalid signal: {text}"

@@ -183,7 +183,8 @@ def test_signals_are_handed_on_where_asked(stream):
 # --- a real terminal. The session runs in a process of its own, whose terminal the test holds.
 
 SESSION = f"""
-import os, socket, sys
+import os, signal, socket, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started with nohup
 sys.path.insert(0, {CORE!r})
 from dockp.supervisor.client import AttachStream
 from dockp.supervisor.stdio import pump

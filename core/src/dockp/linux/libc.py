@@ -92,6 +92,7 @@ _ANY_ARCHITECTURE = {
 }
 _NUMBERS = {
     "x86_64": {
+        "rt_sigaction": 13,
         "pivot_root": 155,
         "capget": 125,
         "capset": 126,
@@ -104,6 +105,7 @@ _NUMBERS = {
         "bpf": 321,
     },
     "aarch64": {
+        "rt_sigaction": 134,
         "pivot_root": 41,
         "capget": 90,
         "capset": 91,

@@ -54,6 +54,7 @@ _close_range = system_call("close_range", c_uint, c_uint, c_uint)
 _sched_setattr = system_call("sched_setattr", c_int, c_char_p, c_uint)
 _ioprio_set = system_call("ioprio_set", c_int, c_int, c_int)
 _keyctl = system_call("keyctl", c_int, c_char_p)
+_rt_sigaction = system_call("rt_sigaction", c_int, c_char_p, c_char_p, c_size_t)
 
 
 def set_no_new_privileges() -> None:
@@ -147,3 +148,11 @@ def set_io_priority(io_class: int, priority: int) -> None:
 def join_session_keyring(name: str) -> None:
     """Join the session keyring ``name``, making it when absent. Raises OSError (ENOSYS where keys are not built in)."""
     check(_keyctl(KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name)), "session keyring")
+
+
+def reset_action(signum: int) -> None:
+    """Give a signal its default action, past the C library, which refuses to touch those it uses itself (32 and 33) but
+    leaves them ignored in what posix_spawn(3) starts. Source: sigaction(2), "C library/kernel differences".
+    """
+    # struct kernel_sigaction of zeros: SIG_DFL, no flags, no restorer, an empty mask of eight bytes
+    check(_rt_sigaction(signum, bytes(32), None, 8), signum)

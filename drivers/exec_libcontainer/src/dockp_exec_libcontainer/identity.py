@@ -77,6 +77,10 @@ def take_stdio(stdio: tuple[int, int, int]) -> None:
         os.close(copy)
 
 
+# glibc cancels threads and sets ids with these, lets nobody touch them, and has posix_spawn(3) leave them ignored.
+_OF_THE_C_LIBRARY = (32, 33)
+
+
 def take_terminal() -> None:
     """Make descriptor 0 the controlling terminal of this session."""
     tiocsctty = 0x540E
@@ -91,6 +95,8 @@ def forget_signals() -> None:
                 _signal.signal(number, _signal.SIG_DFL)
         except (ValueError, OSError):
             continue  # numbers the C library keeps for itself
+    for number in _OF_THE_C_LIBRARY:
+        process.reset_action(number)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
