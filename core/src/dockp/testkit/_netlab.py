@@ -185,8 +185,8 @@ class Lab:
 
     @staticmethod
     def _answer(sock: socket.socket, protocol: str) -> None:
-        sock.settimeout(None)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # closed at the end of the test, at whatever moment
+            sock.settimeout(None)
             while True:
                 if protocol == "tcp":
                     connection, peer = sock.accept()
