@@ -148,29 +148,6 @@ def parse_duration(text: str) -> int:
     return -total if negative else total
 
 
-def format_duration(nanoseconds: int) -> str:
-    """A duration as Go prints it: ``1h30m0s``, ``1.5s``, ``100ms``, ``0s``."""
-    sign, left = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
-    if left < SECOND:
-        if left == 0:
-            return "0s"
-        unit = next(name for name in ("ms", "\u00b5s", "ns") if left >= _DURATION_UNITS[name])
-        return f"{sign}{_fraction(left, _DURATION_UNITS[unit])}{unit}"
-    minutes, left = divmod(left, 60 * SECOND)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{_fraction(left, SECOND)}s"
-    if hours or minutes:
-        text = f"{minutes}m{text}"
-    return f"{sign}{hours}h{text}" if hours else sign + text
-
-
-def _fraction(value: int, unit: int) -> str:
-    whole, part = divmod(value, unit)
-    if not part:
-        return str(whole)
-    return f"{whole}.{str(part).rjust(len(str(unit)) - 1, '0').rstrip('0')}"
-
-
 # -- points in time -------------------------------------------------------------------------------------
 
 _RFC3339 = re.compile(
@@ -232,23 +209,6 @@ def _calendar_time(text: str, match: re.Match[str]) -> int:
     return seconds * SECOND + int((match[7] or "0").ljust(9, "0"))
 
 
-ZERO_TIME = "0001-01-01T00:00:00Z"
-"""What the Engine API says of a time that never was, e.g. ``StartedAt`` of a container not yet started."""
-
-
-def format_time(nanoseconds: int | None) -> str:
-    """A time as RFC 3339 in UTC, trailing zeros of the fraction cut: ``2024-05-01T10:00:00.5Z``.
-
-    This is Go's ``time.RFC3339Nano``, the form of all times in the Engine API; None is `ZERO_TIME`.
-    """
-    if nanoseconds is None:
-        return ZERO_TIME
-    seconds, part = divmod(nanoseconds, SECOND)
-    moment = time.gmtime(seconds)
-    fraction = f".{part:09d}".rstrip("0") if part else ""
-    return f"{moment.tm_year:04d}-{time.strftime('%m-%dT%H:%M:%S', moment)}{fraction}Z"
-
-
 def format_created_at(nanoseconds: int) -> str:
     """A time as ``.CreatedAt`` shows it, in local time to the second: ``2024-05-01 12:00:00 +0200 CEST``."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(nanoseconds // SECOND))
@@ -258,18 +218,3 @@ def format_ago(nanoseconds: int, now: int | None = None) -> str:
     """How long ago a time was: ``5 minutes ago``. ``now`` as for `parse_time`."""
     current = time.time_ns() if now is None else now
     return f"{human_duration((current - nanoseconds) / SECOND)} ago"
-
-
-def parse_cpus(text: str) -> int:
-    """Read ``--cpus`` (``1.5``) into nano-CPUs. Raises: InvalidArgument with Docker's wording."""
-    from decimal import Decimal, InvalidOperation
-
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise InvalidArgument(f"failed to parse {text} as a rational number") from None
-    if not value.is_finite() or not -10 <= value.adjusted() <= 9:
-        raise InvalidArgument(f"failed to parse {text} as a rational number")
-    if value * SECOND != int(value * SECOND):
-        raise InvalidArgument("value is too precise")
-    return int(value * SECOND)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from libcontainer_box import Box, Container
 
-from dockp.linux import cgroups, fds
+from dockp.linux import cgroups
 
 MAIN = "import sys; from dockp_exec_libcontainer.command import main; sys.exit(main())"
 
@@ -177,7 +177,7 @@ def test_the_terminal_goes_to_the_console_socket(command: Command, bundle: Conta
         quiet(command, "create", "--bundle", str(bundle.bundle), "--console-socket", path, "one")
         caller, _ = listener.accept()
         with caller:
-            _, (master,) = fds.receive_fds(caller, 100)
+            _, (master,), *_ = socket.recv_fds(caller, 100, 1)
     command("start", "one")
     assert os.read(master, 100) == b"interactive\r\n"
     os.close(master)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from dockp.containers import security
@@ -246,9 +245,8 @@ def matches(context: Context, container: Container, filters: dict[str, list[str]
 class Others:
     """What filters need to know beyond the container itself, looked up once."""
 
-    def __init__(self, context: Context, everything: Iterable[Container]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._all = list(everything)
 
     def created(self, ref: str) -> int:
         """Creation time of the container that ``before`` or ``since`` names."""

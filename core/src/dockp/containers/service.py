@@ -213,7 +213,7 @@ class ContainerService:
         self.settle_all()
         found = [self._now(container) for container in self._context.table.all()]
         containers = [container for container in found if container is not None]
-        others = describe.Others(self._context, containers)
+        others = describe.Others(self._context)
         everything = all or limit > 0 or "status" in given or "exited" in given
         rows = []
         for container in containers:

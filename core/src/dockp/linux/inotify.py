@@ -8,12 +8,8 @@ import struct
 from dockp.linux.libc import c_char_p, c_int, c_uint, check, function
 
 IN_MODIFY = 0x002
-IN_CLOSE_WRITE = 0x008
 IN_MOVED_TO = 0x080
 IN_CREATE = 0x100
-IN_DELETE = 0x200
-IN_DELETE_SELF = 0x400
-IN_MOVE_SELF = 0x800
 
 _init = function("inotify_init1", c_int)
 _add_watch = function("inotify_add_watch", c_int, c_char_p, c_uint)

@@ -57,7 +57,6 @@ class c_void_p(_SimpleCData):  # type: ignore[type-arg]  # noqa: N801
 
 
 c_size_t = c_ulong
-c_uint64 = c_ulong
 
 
 class _Function(CFuncPtr):

@@ -14,7 +14,6 @@ import struct
 
 from dockp.linux.libc import c_char_p, c_int, c_size_t, check, system_call
 
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -43,15 +42,6 @@ def open_in_root(
             if failure.errno != errno.EAGAIN:
                 raise
     raise OSError(errno.EAGAIN, "the path keeps changing while it is resolved", path)
-
-
-def exists_in_root(root: int, path: str) -> bool:
-    """Whether ``path`` leads to something inside ``root``."""
-    try:
-        os.close(open_in_root(root, path))
-    except OSError:
-        return False
-    return True
 
 
 def make_directories(root: int, path: str, mode: int = 0o755, owner: tuple[int, int] | None = None) -> int:

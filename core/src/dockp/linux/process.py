@@ -16,7 +16,6 @@ PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
-PR_SET_SECUREBITS = 28
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -85,11 +84,6 @@ def set_dumpable(on: bool) -> None:
 def set_keep_capabilities(on: bool) -> None:
     """Keep the permitted capabilities when all ids become non-zero."""
     check(_prctl(PR_SET_KEEPCAPS, int(on), 0, 0, 0), "keepcaps")
-
-
-def set_secure_bits(bits: int) -> None:
-    """Set the securebits flags, capabilities(7)."""
-    check(_prctl(PR_SET_SECUREBITS, bits, 0, 0, 0), "securebits")
 
 
 def set_name(name: str) -> None:

@@ -382,11 +382,6 @@ class NetworkService:
             driver.create_network(network.for_driver())
         driver.join(network.for_driver(), endpoint.for_driver(), sandbox)
 
-    def unwire(self, endpoint: EndpointRecord, sandbox: int | None) -> None:
-        """Take the interface out again, now. (`release` leaves that to the end of the sandbox.)"""
-        network = self.get(endpoint.network)
-        self._driver(network.driver).leave(network.for_driver(), endpoint.for_driver(), sandbox)
-
     def rename(self, container_id: str, name: str) -> None:
         """Note a container's new name."""
         with self._database.write() as connection:
