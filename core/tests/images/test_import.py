@@ -84,6 +84,7 @@ def test_changes_and_message_end_up_in_inspect_and_history(store: Any, make_tar:
         (b"this is no archive at all, but it is long enough to look at" * 20, "tar archive"),
         (gzip.compress(b"x" * 1000)[:-9], "corrupt or cut short"),
     ],
+    ids=["empty", "text", "cut"],
 )
 @pytest.mark.parametrize("driver", ["", "vfs", "overlay2"])
 def test_what_is_no_archive_gives_one_line_and_leaves_nothing(
