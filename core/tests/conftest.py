@@ -11,7 +11,7 @@ from attrs import frozen
 
 from dockp.images.records import SCHEMA as IMAGES
 from dockp.images.service import ImageService
-from dockp.linux.locks import RangeLocks
+from dockp.linux.locks import RangeLocks, offset_of
 from dockp.spi.storage import StorageDriver
 from dockp.store.content import ContentStore
 from dockp.store.database import Database
@@ -21,7 +21,7 @@ from dockp.store.journal import Journal
 from dockp.store.leases import SCHEMA as LEASES
 from dockp.store.leases import Leases
 from dockp.store.snapshots import SCHEMA as SNAPSHOTS
-from dockp.store.snapshots import SnapshotService, lock_offset
+from dockp.store.snapshots import SnapshotService
 
 PRIVILEGED = "these tests unpack layers with owners and devices: run them as root"
 
@@ -50,7 +50,7 @@ def open_store(path: Path) -> Store:
     """Open, or make, the data root ``path``; several may be open at once, in whatever processes."""
     database = Database(path / "state.db", [JOURNAL, LEASES, SNAPSHOTS, IMAGES])
     locks = RangeLocks(path / "locks")
-    journal = Journal(database, path / "owners", lambda object: locks.hold(lock_offset("object", object)))
+    journal = Journal(database, path / "owners", lambda object: locks.hold(offset_of("object", object)))
     content = ContentStore(path)
     leases = Leases(database, journal)
     opened: dict[str, StorageDriver] = {}

@@ -19,7 +19,7 @@ def passes(key: str, value: str) -> bool:
     )
     ports = {"8080/tcp": [{"HostIp": "0.0.0.0", "HostPort": "80"}]}
     context = SimpleNamespace(networks=SimpleNamespace(ports_document=lambda _: ports))
-    return matches(cast(Any, context), cast(Any, container), {key: [value]}, cast(Any, None))
+    return matches(cast(Any, context), cast(Any, container), {key: [value]})
 
 
 @pytest.mark.parametrize(("value", "expected"), [("web", True), ("^/web-1$", True), ("^eb", False), ("[", False)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from dockp.store.snapshots import lock_offset
+from dockp.linux.locks import offset_of
 
 if TYPE_CHECKING:
     from dockp.config import Config as EngineConfig
@@ -61,7 +61,7 @@ class Context:
 
     def exclusive(self, container_id: str) -> AbstractContextManager[object]:
         """The lock on one container, among all threads and processes. Not to be taken twice."""
-        return self.locks.hold(lock_offset("container", container_id))
+        return self.locks.hold(offset_of("container", container_id))
 
     def container_dir(self, container_id: str) -> Path:
         """What a container keeps across boots: its log, its hosts file."""

@@ -235,22 +235,9 @@ def _if_there(path: Any) -> str:
     return str(path) if path.exists() else ""
 
 
-def matches(context: Context, container: Container, filters: dict[str, list[str]], others: Others) -> bool:
+def matches(context: Context, container: Container, filters: dict[str, list[str]]) -> bool:
     """Whether a container passes ``ps`` filters: values of one key are alternatives, all keys must match."""
-    return all(
-        any(_match(context, container, key, value, others) for value in values) for key, values in filters.items()
-    )
-
-
-class Others:
-    """What filters need to know beyond the container itself, looked up once."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def created(self, ref: str) -> int:
-        """Creation time of the container that ``before`` or ``since`` names."""
-        return self._context.table.find(ref).created
+    return all(any(_match(context, container, key, value) for value in values) for key, values in filters.items())
 
 
 KNOWN_FILTERS = frozenset(
@@ -274,7 +261,7 @@ KNOWN_FILTERS = frozenset(
 )
 
 
-def _match(context: Context, container: Container, key: str, value: str, others: Others) -> bool:
+def _match(context: Context, container: Container, key: str, value: str) -> bool:
     import re
 
     config = container.request.config
@@ -296,9 +283,9 @@ def _match(context: Context, container: Container, key: str, value: str, others:
     if key == "ancestor":
         return _descends(context, container, value)
     if key == "before":
-        return container.created < others.created(value)
+        return container.created < context.table.find(value).created
     if key == "since":
-        return container.created > others.created(value)
+        return container.created > context.table.find(value).created
     if key == "volume":
         return any(value in (mount.name, mount.source, mount.target) for mount in container.mounts)
     if key == "network":

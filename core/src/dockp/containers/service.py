@@ -213,13 +213,12 @@ class ContainerService:
         self.settle_all()
         found = [self._now(container) for container in self._context.table.all()]
         containers = [container for container in found if container is not None]
-        others = describe.Others(self._context)
         everything = all or limit > 0 or "status" in given or "exited" in given
         rows = []
         for container in containers:
             if not everything and container.task.state not in _RUNNING:
                 continue
-            if describe.matches(self._context, container, given, others):
+            if describe.matches(self._context, container, given):
                 rows.append(describe.summary(self._context, container, size=size))
                 if limit and len(rows) == limit:
                     break
@@ -229,6 +228,8 @@ class ContainerService:
         return describe.inspect(self._context, self._find(ref), size=size)
 
     def top(self, ref: str, ps_args: str = "") -> Top:
+        from dockp.containers.top import top
+
         container = self._find(ref)
         if container.task.state is State.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
@@ -236,7 +237,7 @@ class ContainerService:
             raise Conflict(f"container {container.id} is not running")
         with self._shim(container) as shim:
             pids = set(shim.processes())
-        return _ps(pids, ps_args or "-ef")
+        return top(pids, ps_args or "-ef")
 
     # Further processes
 
@@ -444,31 +445,3 @@ def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:
     if feeder is not None:
         feeder.join()
     return bytes(out), bytes(err)
-
-
-def _ps(pids: set[int], arguments: str) -> Top:
-    """Run the host's ``ps`` and keep the container's rows; as Docker does, so that its arguments mean the same."""
-    import shlex
-    import subprocess
-
-    try:
-        words = shlex.split(arguments)
-    except ValueError as error:
-        raise InvalidArgument(f"invalid ps arguments {arguments!r}: {error}") from error
-    try:
-        done = subprocess.run(["ps", *words], capture_output=True, text=True, errors="replace", check=False)
-    except FileNotFoundError:
-        raise NotImplemented("top needs the ps command on the host: install the Debian package procps") from None
-    if done.returncode != 0:
-        raise InvalidArgument(f"error running ps: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
-    lines = done.stdout.splitlines()
-    titles = tuple(lines[0].split()) if lines else ()
-    if "PID" not in titles:
-        raise InvalidArgument("Couldn't find PID field in ps output")
-    column = titles.index("PID")
-    rows = []
-    for line in lines[1:]:
-        fields = line.split(None, len(titles) - 1)
-        if len(fields) > column and fields[column].isdigit() and int(fields[column]) in pids:
-            rows.append(tuple(fields))
-    return Top(titles=titles, processes=tuple(rows))

@@ -18,10 +18,10 @@ from dockp.containers.context import Context
 from dockp.containers.record import Container, Task
 from dockp.containers.states import State
 from dockp.linux.jsonlite import loads
+from dockp.linux.locks import offset_of
 from dockp.linux.trees import discard_tree
 from dockp.spi.errors import DockpError, NotFound, SystemFault
 from dockp.spi.runtime import RuntimeFailure
-from dockp.store.snapshots import lock_offset
 from dockp.supervisor.client import ShimClient
 from dockp.supervisor.state import TaskState
 
@@ -141,7 +141,7 @@ def clear_strays(context: Context) -> None:
     for container_id in folders:
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(context.locks.hold(lock_offset("container", container_id), wait=False))
+                stack.enter_context(context.locks.hold(offset_of("container", container_id), wait=False))
             except BlockingIOError:
                 continue  # somebody is at it
             container = context.table.peek(container_id)

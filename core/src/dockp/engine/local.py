@@ -18,7 +18,7 @@ from dockp.engine.images import LocalImages
 from dockp.engine.networks import LocalNetworks
 from dockp.engine.system import LocalSystem
 from dockp.engine.volumes import LocalVolumes
-from dockp.linux.locks import RangeLocks
+from dockp.linux.locks import RangeLocks, offset_of
 from dockp.spi.errors import DockpError, Forbidden, SystemFault
 from dockp.store.database import Database
 from dockp.store.journal import Journal
@@ -139,9 +139,7 @@ class LocalEngine:
             ],
         )
         locks = RangeLocks(root / "objects.lock")
-        diary = Journal(
-            database, root / "owners.lock", lambda object_id: locks.hold(snapshots.lock_offset("container", object_id))
-        )
+        diary = Journal(database, root / "owners.lock", lambda object_id: locks.hold(offset_of("container", object_id)))
         registry = PluginRegistry.open(self.config)
         self._drivers = drivers = Drivers(registry, self.config)
         graph: SnapshotService = SnapshotService(database, drivers.storage, locks, diary)
@@ -152,7 +150,7 @@ class LocalEngine:
         kept = Leases(database, diary)
 
         def by_name(name: str) -> AbstractContextManager[object]:
-            return locks.hold(snapshots.lock_offset(name))
+            return locks.hold(offset_of(name))
 
         context = Context(
             config=self.config,

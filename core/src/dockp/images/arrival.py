@@ -42,13 +42,13 @@ from dockp.images.layers import LayerUnpacker, Progress, total_size
 from dockp.images.records import Image, Layer
 from dockp.images.reference import Reference, parse, parse_tag
 from dockp.images.times import parse_time
+from dockp.linux.locks import offset_of
 from dockp.spi.errors import InvalidArgument, NotFound, SystemFault
 from dockp.spi.images import ImageSource, SourceContext
 from dockp.spi.values import Descriptor, Platform
 from dockp.store.content import CHUNK, ContentStore
 from dockp.store.database import Database
 from dockp.store.leases import Lease, Leases
-from dockp.store.snapshots import lock_offset
 from dockp.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Arrival:
         lease.add("content", descriptor.digest)
         what = f"Downloading {descriptor.digest[7:19]}"
         # One download, however many want it.
-        with self._locks.hold(lock_offset("blob", descriptor.digest)):
+        with self._locks.hold(offset_of("blob", descriptor.digest)):
             if self._content.has(descriptor.digest):
                 if self._content.size(descriptor.digest) != descriptor.size:
                     raise InvalidArgument(f"blob {descriptor.digest} does not have the stated {descriptor.size} bytes")

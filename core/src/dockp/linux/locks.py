@@ -21,6 +21,17 @@ def _flock(kind: int, offset: int) -> bytes:
     return struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0)
 
 
+def offset_of(*name: str) -> int:
+    """The byte in the lock file that stands for a name: 62 bits of its FNV-1a hash, so that no two meet by chance.
+
+    FNV-1a, since loading a cryptographic library takes longer than everything a lock is held for.
+    """
+    value = 0xCBF29CE484222325
+    for byte in "\0".join(name).encode():
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return value >> 2
+
+
 class Hold:
     """One held lock; leaving the block or `release` frees it, and so does the death of the holder."""
 

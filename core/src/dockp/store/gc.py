@@ -13,12 +13,12 @@ from pathlib import Path
 
 from attrs import frozen
 
-from dockp.linux.locks import RangeLocks
+from dockp.linux.locks import RangeLocks, offset_of
 from dockp.spi.errors import DockpError, FailedPrecondition
 from dockp.store.content import ContentStore
 from dockp.store.database import Database
 from dockp.store.leases import Leases
-from dockp.store.snapshots import SnapshotService, lock_offset
+from dockp.store.snapshots import SnapshotService
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Collector:
 
     def collect(self) -> Collected:
         """Free what can be freed. When another process is at it already, wait for it and go on."""
-        with self._locks.hold(lock_offset("collector")):
+        with self._locks.hold(offset_of("collector")):
             self._leases.expire()
             self._content.sweep()
             self.tidy()

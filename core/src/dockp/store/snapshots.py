@@ -26,7 +26,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from dockp.linux.locks import RangeLocks
+from dockp.linux.locks import RangeLocks, offset_of
 from dockp.spi.errors import AlreadyExists, DockpError, FailedPrecondition, InvalidArgument, NotFound, SystemFault
 from dockp.spi.storage import StorageDriver
 from dockp.spi.values import Mount, Usage
@@ -91,17 +91,6 @@ class Reconciled:
     missing: tuple[Snapshot, ...]
 
 
-def lock_offset(*name: str) -> int:
-    """The byte in the lock file that stands for a name: 62 bits of its FNV-1a hash, so that no two meet by chance.
-
-    FNV-1a, since loading a cryptographic library takes longer than everything a lock is held for.
-    """
-    value = 0xCBF29CE484222325
-    for byte in "\0".join(name).encode():
-        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-    return value >> 2
-
-
 class SnapshotService:
     """Snapshots of one data root in whichever drivers. Thread-safe, and shared with other processes.
 
@@ -146,7 +135,7 @@ class SnapshotService:
         When several want the same layer, one makes it and the others wait and get it.
         Raises: what ``fill`` and the driver raise; nothing is left then.
         """
-        with self._locks.hold(lock_offset("layer", driver, chain_id)):
+        with self._locks.hold(offset_of("layer", driver, chain_id)):
             found = self.layer(driver, chain_id)
             if found is not None:
                 return found
@@ -164,7 +153,7 @@ class SnapshotService:
         snapshot = self.get(id)
         if snapshot.kind != "active":
             raise FailedPrecondition(f"snapshot {id} is committed already")
-        with self._locks.hold(lock_offset("layer", snapshot.driver, chain_id)):
+        with self._locks.hold(offset_of("layer", snapshot.driver, chain_id)):
             if self.layer(snapshot.driver, chain_id) is not None:
                 raise AlreadyExists(f"storage driver {snapshot.driver} has layer {chain_id} already")
             return self._seal(snapshot, chain_id)
@@ -337,7 +326,7 @@ class SnapshotService:
         connection.execute("UPDATE snapshots SET state = 'removing', chain_id = NULL WHERE id = ?", (id,))
 
     def _finish_removal(self, id: int, driver: str) -> None:
-        with self._locks.hold(lock_offset("snapshot", str(id))):
+        with self._locks.hold(offset_of("snapshot", str(id))):
             with _faults(driver):
                 self._drivers(driver).remove(str(id))
             with self._database.write() as connection:
