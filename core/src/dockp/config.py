@@ -111,15 +111,11 @@ def _bytes(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
     else:
-        text = value.strip().lower() if isinstance(value, str) else ""
-        number = text.removesuffix("b").removesuffix("i") if text[-1:] == "b" else text
-        factor = 1
-        if number[-1:] and number[-1] in "kmgt":
-            factor = 1024 ** ("kmgt".index(number[-1]) + 1)
-            number = number[:-1]
+        from dockp.units import parse_size  # here, since the defaults need no parsing
+
         try:
-            size = int(float(number) * factor)
-        except (ValueError, OverflowError):
+            size = parse_size(value.strip() if isinstance(value, str) else "")
+        except InvalidArgument:
             raise ValueError(f"invalid size: '{value}'") from None
     if size <= 0:
         raise ValueError("must be more than 0 bytes")

@@ -1,4 +1,8 @@
-"""Times as image documents and filters have them: RFC 3339, Go durations, Unix seconds; read here."""
+"""Times as image documents and filters have them: RFC 3339, Go durations, Unix seconds; read here.
+
+Durations are those of `dockp.units`. Points in time are not: a document with a time that is none must still be taken,
+and a filter's time without a zone means UTC, as all times in documents do, where `dockp.units` takes the local one.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ import time
 from dockp.spi.errors import InvalidArgument
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)?")
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def parse_time(text: str) -> float:
@@ -31,19 +33,12 @@ def parse_time(text: str) -> float:
 
 def parse_duration(text: str) -> int:
     """A Go duration (``1h30m``, ``500ms``, ``0``) in nanoseconds. Raises: InvalidArgument."""
-    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
-    if rest == "0":
-        return 0
-    total, position = 0.0, 0
-    while position < len(rest):
-        match = _DURATION.match(rest, position)
-        if match is None:
-            break
-        total += float(match[1]) * _UNITS[match[2]]
-        position = match.end()
-    if not rest or position < len(rest):
-        raise InvalidArgument(f"invalid duration {text!r}: expected something like 1m30s")
-    return sign * round(total)
+    from dockp import units
+
+    try:
+        return units.parse_duration(text)
+    except InvalidArgument:
+        raise InvalidArgument(f"invalid duration {text!r}: expected something like 1m30s") from None
 
 
 def parse_moment(text: str) -> float:

@@ -20,8 +20,6 @@ from dockp.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
 from dockp.spi.errors import InvalidArgument
 from dockp.spi.logs import LogDriver, LogEntry
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _TAG_FIELD = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 _TAG_FIELDS = (".ID", ".FullID", ".Name", ".ImageName", ".ImageID", ".ImageFullID", ".DaemonName")
 _FREE = ("labels", "labels-regex", "env", "env-regex", "tag")
@@ -110,9 +108,12 @@ class JsonFileLog(LogDriver):
 def _bytes(text: str) -> int:
     if text == "-1":
         return -1
-    match = _SIZE.fullmatch(text.strip())
-    # Decimal, as Docker's FromHumanSize: "10m" is 10,000,000.
-    size = int(float(match[1]) * 1000 ** _UNITS[match[2].lower()]) if match else 0
+    from dockp.units import parse_size
+
+    try:
+        size = parse_size(text.strip(), base=1000)  # decimal, as Docker's FromHumanSize: "10m" is 10,000,000
+    except InvalidArgument:
+        size = 0
     if size <= 0:
         raise InvalidArgument(f"invalid max-size {text!r}: use a number of bytes such as 10m, or -1 for no bound")
     return size
