@@ -93,7 +93,7 @@ def settle(context: Context, container_id: str) -> Container:
 
 def release(context: Context, container: Container, *, killed: bool) -> None:
     """Free what only a running container needs: its endpoints and ports, and what a killed shim left. Idempotent."""
-    # The rest must be freed whatever fails here; what stays is found again by its driver's inventory.
+    # The rest must be freed whatever fails here; what stays is listed by its driver's inventory.
     if killed:
         driver = context.exec_driver(container.exec_driver)
         try:

@@ -233,7 +233,7 @@ class Task:
         try:
             self.runtime.remove()
         except (OSError, RuntimeFailure):
-            pass  # what is left is found again by the driver's inventory; the exit record must not wait for it
+            pass  # what is left is listed by the driver's inventory; the exit record must not wait for it
 
     def _finished(self, code: int, oom: bool = False, error: str = "") -> None:
         ran = time.monotonic() - self._began

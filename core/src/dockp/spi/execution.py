@@ -50,7 +50,11 @@ class ExecDriver(ABC):
 
     @abstractmethod
     def inventory(self, cgroup_parent: str) -> frozenset[str]:
-        """Ids of containers of which something is left on this host (a cgroup, a state folder) under the parent."""
+        """Ids of containers of which something is left on this host (a cgroup, a state folder) under the parent.
+
+        Called: by tests, and by a check of the whole system that is to come. Recovery calls `clean` for each container
+        whose record says that it ran.
+        """
 
     @abstractmethod
     def clean(self, id: str, cgroup_parent: str) -> None:

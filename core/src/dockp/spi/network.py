@@ -7,8 +7,8 @@ Words
 Who does what
     The core keeps names, addresses and which endpoint belongs to which container; it reserves host ports by holding
     bound sockets; it asks an `IpamDriver` for addresses. A network driver makes links, addresses, routes and packet
-    rules, from values. It keeps no database: everything it made carries a mark (a name prefix, a table) by which
-    ``inventory()`` finds it again. Every verb is idempotent.
+    rules, from values. It keeps no database: everything it made carries a mark (a name prefix, a table) by which the
+    verbs and ``inventory()`` find it again. Every verb is idempotent.
 
 The life of an endpoint::
 
@@ -132,7 +132,7 @@ class NetworkDriver(ABC):
         Called: in any thread, many at once for different endpoints. Must not change the namespace of the calling
         thread for good. Args: sandbox: descriptor of a network namespace; the caller owns and closes it.
         Raises: Conflict when the address or name is taken inside the sandbox.
-        Crash: links die with the sandbox; a leftover on the host side is found by ``inventory()``.
+        Crash: links die with the sandbox; a leftover on the host side is found by `leave`, and listed by `inventory`.
         """
 
     @abstractmethod
@@ -145,7 +145,10 @@ class NetworkDriver(ABC):
 
     @abstractmethod
     def inventory(self) -> NetworkInventory:
-        """Everything on this host that carries the driver's mark."""
+        """Everything on this host that carries the driver's mark.
+
+        Called: by tests, and by a check of the whole system that is to come. Recovery goes by the core's records.
+        """
 
 
 class IpamDriver(ABC):

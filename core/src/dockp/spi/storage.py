@@ -11,11 +11,11 @@ Words
 
 Who does what
     The core keeps the graph: which ids exist, whose parent is whose, what each is for. It journals every intent,
-    serialises verbs on one id, never removes a parent before its children, and after a crash compares its graph with
-    ``inventory()``: what a driver holds without a record is garbage and is removed; what is recorded but missing is
-    reported. So a driver keeps no database, takes no locks and has no recovery code; every verb is idempotent:
-    doing again what is already done succeeds. Verbs on different ids may run at the same time in many threads and
-    processes.
+    serialises verbs on one id and never removes a parent before its children. It compares its graph with
+    ``inventory()`` after a boot, before images are pulled or imported, and when it collects: what a driver holds
+    without a record is garbage and is removed; what is recorded but missing is reported. So a driver keeps no
+    database, takes no locks and has no recovery code; every verb is idempotent: doing again what is already done
+    succeeds. Verbs on different ids may run at the same time in many threads and processes.
 
 An example, an image of two layers and one container::
 
@@ -112,7 +112,8 @@ class StorageDriver(ABC):
 
     @abstractmethod
     def inventory(self) -> frozenset[str]:
-        """Every id that exists under the root, half-made ones included."""
+        """Every id that exists under the root, half-made and half-removed ones included; what the core has no record of
+        it removes. Called: after a boot, before a pull or an import, by the collector."""
 
     def changes(self, id: str) -> ChangesDirectory | None:
         """Where the changes of ``id`` lie as plain files, or None when the driver has no such place.

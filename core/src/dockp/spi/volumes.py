@@ -41,4 +41,7 @@ class VolumeDriver(ABC):
 
     @abstractmethod
     def inventory(self) -> frozenset[str]:
-        """Names of every volume found."""
+        """Names of every volume found.
+
+        Called: by tests, and by a check of the whole system that is to come. Recovery goes by the core's records.
+        """

@@ -15,7 +15,8 @@ from dockp.spi.values import Probe
 class LibcontainerDriver(ExecDriver):
     """Containers by direct system calls, with no other runtime involved.
 
-    Options: ``cache``: directory of compiled seccomp profiles (default ``/var/cache/dockp/seccomp``).
+    Options: ``cache``: directory of compiled seccomp profiles (an engine gives ``<data-root>/cache/libcontainer``;
+    by default ``/var/cache/dockp/seccomp``).
     """
 
     name: ClassVar[str] = "libcontainer"

@@ -53,6 +53,7 @@ class Runtime:
         self._pidfd = -1
         self._enter = 0
         self._oom_kills = 0
+        self._no_new_devices = False
 
     # -- life --
 
@@ -65,11 +66,18 @@ class Runtime:
         self._pidfd = namespaces.pidfd_open(pid) if pid else -1
         self._pid, self._enter = pid, handover.get("enter", 0)
         self._warnings = handover.get("warnings", [])
+        self._no_new_devices = handover.get("no_new_devices", False)
         self._hooks = handover["hooks"] if "hooks" in handover else self._spec.get("hooks") or {}
 
     def handover(self) -> dict[str, Any]:
         """See `dockp.spi.runtime.Runtime.handover`: ``enter`` are the namespaces that `exec` enters."""
-        return {"cgroup": self._path, "enter": self._enter, "warnings": self._warnings, "hooks": self._hooks}
+        return {
+            "cgroup": self._path,
+            "enter": self._enter,
+            "warnings": self._warnings,
+            "hooks": self._hooks,
+            "no_new_devices": self._no_new_devices,
+        }
 
     @property
     def _spec(self) -> dict[str, Any]:
@@ -94,6 +102,8 @@ class Runtime:
         plan = Plan(spec, self.bundle, netns)
         try:
             cgroup = self._make_cgroup(spec["linux"])
+            if self._no_new_devices:
+                spec["process"] = _without_mknod(spec["process"])
             plan.prepare_tree(cgroup, bool(spec["process"].get("terminal")))
             return self._spawn_init(plan, cgroup, stdio)
         except OSError as failure:
@@ -125,6 +135,9 @@ class Runtime:
             raise RuntimeFailure("the container is not running")
         if cgroup.frozen():
             raise RuntimeFailure("the container is paused: unpause it before exec")
+        if self._no_new_devices:
+            given = process.get("capabilities") or (self._spec.get("process") or {}).get("capabilities") or {}
+            process = _without_mknod({**process, "capabilities": given})
         job = child.ExecJob(self.id, self.bundle, self._spec, process, stdio, self._filter(), False)
         self._tell(job)
         job.target = self._pidfd
@@ -250,7 +263,10 @@ class Runtime:
         self._cgroup, self._path = cgroup, path
         cgroup.create(resources)
         self._warnings += cgroup.apply(resources)
-        self._warnings += cgroup.limit_devices(device_rules(linux))
+        notes = cgroup.limit_devices(device_rules(linux))
+        # Where devices cannot be withheld, at least none can be made: the image brings none of the host's.
+        self._no_new_devices = bool(notes)
+        self._warnings += [f"{note}; CAP_MKNOD is withheld instead" for note in notes]
         return cgroup
 
     def _cgroup_path(self, linux: dict[str, Any]) -> str:
@@ -441,6 +457,13 @@ def _clone_beside(cgroup: cgroups.Cgroup, init: int, sibling: bool) -> tuple[int
         return _clone(0, place, sibling)
     finally:
         _close(place)
+
+
+def _without_mknod(process: dict[str, Any]) -> dict[str, Any]:
+    """An OCI process object whose capabilities lack the one to make device nodes."""
+    sets = process.get("capabilities") or {}
+    kept = {name: [word for word in words if word != "CAP_MKNOD"] for name, words in sets.items()}
+    return {**process, "capabilities": kept}
 
 
 def _close(*descriptors: int | None) -> None:
