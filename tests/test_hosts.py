@@ -239,10 +239,15 @@ def test_containers_run_without_cgroups_and_say_which_limits_they_do_not_have(tm
         assert (plain.returncode, plain.stdout) == (0, "works\n")
         assert plain.stderr.startswith("WARNING: device rules are not enforced")
         assert plain.stderr.count("\n") == 1
+        # A host's disk must not be within reach for that: no device nodes are made, by nobody in there.
+        assert "CAP_MKNOD is withheld" in plain.stderr
+        made = dockp("run", "--rm", "busybox", "mknod", "/disk", "b", "254", "0")
+        assert (made.returncode, "Operation not permitted" in made.stderr) == (1, True)
         limited = dockp("run", "--rm", "-m", "64m", "busybox", "echo", "works")
         assert (limited.returncode, limited.stdout) == (0, "works\n")
         assert "WARNING: memory limits are not set" in limited.stderr
         dockp.ok("run", "-d", "--name", "stays", "--stop-signal", "KILL", "busybox", "sleep", "1000")
+        assert dockp("exec", "--privileged", "stays", "mknod", "/disk", "b", "254", "0").returncode == 1
         assert dockp.ok("exec", "stays", "echo", "inside") == "inside"
         dockp.ok("stop", "stays")
         assert dockp.inspect("stays")["State"]["ExitCode"] == 137
