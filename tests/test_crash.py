@@ -17,7 +17,7 @@ from faults import Action, Engine, command, done
 from harness import Dockp, cgroups_under, everything, processes_naming, published_ports, remains, shim_pid, wait_for
 
 from dockp.containers.model import Config, CreateRequest, HostConfig, PortBinding
-from dockp.spi.errors import DockpError
+from dockp.spi.errors import DockpError, NotFound
 
 _STATES = {"created", "running", "exited", "dead"}
 _MOST_STEPS = 400
@@ -155,7 +155,8 @@ def _list(engine: Engine) -> list[tuple[str, str]]:
 
 def _remove_all(engine: Engine) -> None:
     for row in engine.containers.list(all=True):
-        engine.containers.remove(str(row["Id"]), force=True, volumes=True)
+        with contextlib.suppress(NotFound):  # the reaper of a --rm container was quicker
+            engine.containers.remove(str(row["Id"]), force=True, volumes=True)
 
 
 _OF_A_RUNNING_ONE = (
