@@ -70,7 +70,7 @@ class Runtime:
         self._hooks = handover["hooks"] if "hooks" in handover else self._spec.get("hooks") or {}
 
     def handover(self) -> dict[str, Any]:
-        """See `dockp.spi.runtime.Runtime.handover`: ``enter`` are the namespaces that `exec` enters."""
+        """See `dockp.spi.runtime.Transferable.handover`: ``enter`` are the namespaces that `exec` enters."""
         return {
             "cgroup": self._path,
             "enter": self._enter,
