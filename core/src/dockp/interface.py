@@ -188,7 +188,8 @@ class System(Protocol):
         """As ``GET /info``, with a ``Plugins`` part of dockp's own under ``DockpPlugins``."""
 
     def version(self) -> Document:
-        """As ``GET /version``, with drivers and their versions among the components."""
+        """As ``GET /version``, with drivers and their versions among the components, and no API version while no API is
+        served."""
 
     def plugins(self) -> Sequence[Document]:
         """One object a driver: Kind, Name, Summary, Distribution, Version, Supported, Reason, Features, Default."""

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from dockp.containers.record import Container
     from dockp.engine.drivers import Drivers
 
-API_VERSION = "1.50"
-MIN_API_VERSION = "1.24"
-
 
 class LocalSystem:
     """See `dockp.interface.System` for what each verb promises."""
@@ -49,8 +46,6 @@ class LocalSystem:
             "Name": "Engine",
             "Version": dockp.__version__,
             "Details": {
-                "ApiVersion": API_VERSION,
-                "MinAPIVersion": MIN_API_VERSION,
                 "Os": "linux",
                 "Arch": _architecture(),
                 "KernelVersion": uname.release,
@@ -61,8 +56,6 @@ class LocalSystem:
             "Platform": {"Name": "dockp"},
             "Components": [engine, *components],
             "Version": dockp.__version__,
-            "ApiVersion": API_VERSION,
-            "MinAPIVersion": MIN_API_VERSION,
             "Os": "linux",
             "Arch": _architecture(),
             "KernelVersion": uname.release,
