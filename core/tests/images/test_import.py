@@ -45,12 +45,13 @@ def test_compressed_archives_give_the_same_layer_and_are_kept_as_they_came_where
     import hashlib
 
     plain = make_tar(FILES)
-    image = store.images.import_(io.BytesIO(pack(plain)), driver=driver)
+    packed = pack(plain)  # once: gzip notes the second at which it was done
+    image = store.images.import_(io.BytesIO(packed), driver=driver)
     assert image.chain_id == f"sha256:{hashlib.sha256(plain).hexdigest()}"
     manifest = json.loads(store.content.read(image.manifest.digest, CONFIG_LIMIT))
     (layer,) = manifest["layers"]
     assert layer["mediaType"] == media_type
-    kept = pack(plain) if media_type.endswith("gzip") else plain
+    kept = packed if media_type.endswith("gzip") else plain
     assert store.content.read(layer["digest"], 1 << 20) == kept
     assert store.images.unpack(image, "vfs") is not None
 
