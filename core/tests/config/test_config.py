@@ -69,7 +69,7 @@ def test_every_kind_of_value_is_understood_as_docker_has_it(write: Any) -> None:
         log-opts = { max-size = "10m", max-file = 3, compress = true }
         default-address-pools = [{ base = "10.10.0.0/16", size = 24 }]
         driver-deadline = 5
-        cgroup-parent = "/work/dockp"
+        cgroup-parent = "/machine/dockp"
         [default-ulimits.nofile]
         Name = "nofile"
         Soft = 1024
