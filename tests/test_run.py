@@ -34,6 +34,11 @@ def test_death_by_signal_is_128_plus_its_number(dockp: Dockp, signal: str, code:
     )
 
 
+def test_the_images_own_platform_may_be_asked_for(dockp: Dockp) -> None:
+    platform = dockp.ok("image", "inspect", "-f", "{{.Os}}/{{.Architecture}}", "busybox")
+    assert sh(dockp, "echo fine", "--platform", platform) == "fine"
+
+
 def test_input_goes_in_byte_for_byte(dockp: Dockp) -> None:
     data = bytes(range(256)) * 4096
     done = subprocess.run(
@@ -85,6 +90,9 @@ def test_a_command_that_cannot_start_has_dockers_exit_code(dockp: Dockp, command
         (["--log-driver", "nosuch", "busybox"], 'no log driver named "nosuch" is registered'),
         (["--gpus", "all", "busybox"], "not supported"),
         (["--link", "a", "busybox"], "not supported"),
+        (["--platform", "linux/arm64", "busybox"], "does not match the specified platform (linux/arm64)"),
+        (["--link-local-ip", "169.254.1.1", "busybox"], "not supported"),
+        (["--network", "name=bridge,gw-priority=1", "busybox"], "not supported"),
         (["-w", "relative", "busybox"], "needs to be an absolute path"),
         (["--rm", "-u", "nobodyhere", "busybox", "true"], "unable to find user nobodyhere"),
         (["--rm", "--sysctl", "kernel.hostname=x", "busybox"], "sysctl 'kernel.hostname=x' is not allowed"),

@@ -20,6 +20,7 @@ from dockp.interface import Created
 from dockp.jsonmodel import from_json
 from dockp.linux.trees import discard_tree
 from dockp.spi.errors import AlreadyExists, InvalidArgument, NotImplemented
+from dockp.spi.values import Platform
 from dockp.store.journal import Operation
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ def create(context: Context, request: CreateRequest) -> Created:
     if not request.config.image:
         raise InvalidArgument("no command specified: name an image")
     image = context.images.get(request.config.image)
+    if request.platform:
+        _check_platform(request, image.platform)
     merged = process.merge(request.config, from_json(Config, context.images.config(image).process, "image config"))
     process.arguments(merged)
     signals.number(merged.stop_signal)
@@ -69,6 +72,16 @@ def create(context: Context, request: CreateRequest) -> Created:
             context.table.save(connection, evolve(container, visible=True, snapshot=snapshot.id, mounts=resolved))
             operation.finish(connection)
     return Created(id=container.id, warnings=tuple(warnings))
+
+
+def _check_platform(request: CreateRequest, found: Platform) -> None:
+    from dockp.images.documents import parse_platform, runs_on
+
+    if not runs_on(found, parse_platform(request.platform)):
+        raise InvalidArgument(
+            f"image with reference {request.config.image} was found but its platform ({found}) does not match the "
+            f"specified platform ({request.platform})"
+        )
 
 
 def undo(context: Context, container_id: str) -> None:
@@ -186,3 +199,7 @@ def refuse_later(request: CreateRequest) -> None:
     for name, settings in request.networks.items():
         if settings.links:
             raise NotImplemented(f"network {name}: links between containers are not supported yet")
+        if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
+            raise NotImplemented(f"network {name}: --link-local-ip is not supported yet")
+        if settings.gw_priority:
+            raise NotImplemented(f"network {name}: gateway priorities are not supported yet")

@@ -126,26 +126,50 @@ class NetworkService:
         names = PREDEFINED if bridge else ("host", "none")
         marks = ", ".join("?" * len(names))
         with self._database.read() as connection:
-            found = store.networks(connection, f"name IN ({marks})", names)
+            found = store.networks(connection, f"removing = 0 AND name IN ({marks})", names)
         misfit = next((record for record in found if record.name == "bridge" and not self._bridge.fits(record)), None)
         if misfit is not None:
             self._forget_default_bridge(misfit)
         elif len(found) == len(names):
             return
-        from dockp.networks.creation import WantedNetwork, free_bridge_name
+        from dockp.networks.creation import WantedNetwork
 
         with self._database.write() as connection:
             existing = {record.name for record in store.networks(connection)}
             for name, driver in (("host", "host"), ("none", "null")):
                 if name not in existing:
                     self._insert(connection, WantedNetwork(name=name, driver=driver), predefined=True)
-            if bridge and "bridge" not in existing:
-                options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: free_bridge_name(), **self._bridge.options}
-                wanted = WantedNetwork(name="bridge", driver="bridge", options=options, pools=self._bridge.pools)
-                made = self._insert(connection, wanted, predefined=True)
-                # Its link is made before anybody can see the record: only then do its name and its subnet belong to
-                # this data root, and another root's engine chooses others.
+        if bridge:
+            with self._locks("network/default-bridge"):
+                self._make_default_bridge()
+
+    def _make_default_bridge(self) -> None:
+        """Make the default bridge unless it is there. The caller holds the lock of this name.
+
+        Its link is made while the record is still marked as going: nobody sees the network before its name and its
+        subnet belong to this data root on this host, and what a killed command leaves is taken away like any other.
+        """
+        from dockp.networks.creation import WantedNetwork, free_bridge_name
+
+        with self._database.read() as connection:
+            for record in store.networks(connection, "name = 'bridge'"):
+                if not record.removing:
+                    return
+                self._take_away(record)
+        with self._database.write() as connection:
+            options = {**_DEFAULT_BRIDGE, _BRIDGE_NAME: free_bridge_name(), **self._bridge.options}
+            wanted = WantedNetwork(name="bridge", driver="bridge", options=options, pools=self._bridge.pools)
+            made = self._insert(connection, wanted, predefined=True)
+            store.mark_removing(connection, made.id)
+        with self._locks(f"network/{made.id}"):
+            try:
                 self._make_or_undo(made)
+            except BaseException:
+                with self._database.write() as connection:
+                    store.delete_network(connection, made.id)
+                raise
+            with self._database.write() as connection:
+                store.mark_removing(connection, made.id, False)
 
     def _make_or_undo(self, record: NetworkRecord) -> None:
         """Have the driver make a network whose record goes when this raises: nothing could find what it left then."""
@@ -271,6 +295,10 @@ class NetworkService:
     def _take_away(self, record: NetworkRecord) -> None:
         driver = self._driver(record.driver)
         with self._locks(f"network/{record.id}"):
+            if record.removing:
+                with self._database.read() as connection:
+                    if not store.networks(connection, "removing = 1 AND id = ?", (record.id,)):
+                        return  # it was not going, but coming
             self._sweep(time.time_ns() + 1, network=record.id)
             driver.remove_network(record.for_driver())
             with self._database.write() as connection:

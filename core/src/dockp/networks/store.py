@@ -230,8 +230,8 @@ def _network(connection: sqlite3.Connection, row: sqlite3.Row) -> NetworkRecord:
     )
 
 
-def mark_removing(connection: sqlite3.Connection, network: str) -> None:
-    connection.execute("UPDATE networks SET removing = 1 WHERE id = ?", (network,))
+def mark_removing(connection: sqlite3.Connection, network: str, going: bool = True) -> None:
+    connection.execute("UPDATE networks SET removing = ? WHERE id = ?", (going, network))
 
 
 def delete_network(connection: sqlite3.Connection, network: str) -> None:
