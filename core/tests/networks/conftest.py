@@ -93,6 +93,17 @@ class World:
             living=living,
         )
 
+    def database(self) -> Database:
+        """A connection of its own, as another process has it."""
+        database = Database(self.root / "state.db", [store.SCHEMA])
+        self._databases.append(database)
+        return database
+
+    def visible(self) -> list[store.NetworkRecord]:
+        """The networks that anybody sees now, made by nobody's asking."""
+        with self.database().read() as connection:
+            return store.networks(connection, "removing = 0")
+
     def close(self) -> None:
         for database in self._databases:
             database.close()
