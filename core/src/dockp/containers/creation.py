@@ -59,14 +59,13 @@ def create(context: Context, request: CreateRequest) -> Created:
         exec_driver=exec_driver,
         request=evolve(request, config=merged, host=evolve(host, runtime=exec_driver, storage_driver=storage_driver)),
         visible=False,
-        details={"image_volumes": sorted(merged.volumes)},
     )
     with contextlib.ExitStack() as stack:
         container, operation = _begin(context, container, stack)
         snapshot = context.snapshots.prepare(
             storage_driver, layer.id if layer else None, container.id, options=dict(host.storage_opt)
         )
-        resolved = mounts.resolve(container.request, {}, container.id, context.volumes, context.table.find)
+        resolved = mounts.resolve(container.request, container.id, context.volumes, context.table.find)
         os.makedirs(context.container_dir(container.id), mode=0o710)
         with context.database.write() as connection:
             context.table.save(connection, evolve(container, visible=True, snapshot=snapshot.id, mounts=resolved))

@@ -207,7 +207,6 @@ def _spec(context: Context, container: Container) -> dict[str, Any]:
         rootfs=str(context.run_dir(container.id) / "rootfs"),
         hostname=hostname,
         cgroups_path=context.cgroups_path(container.id, host.cgroup_parent),
-        cgroup_version=oci.cgroup_mode(),
         init_binary=_init_binary() if host.init else "",
         default_ulimits={name: (limit.soft, limit.hard) for name, limit in context.config.default_ulimits.items()},
     )

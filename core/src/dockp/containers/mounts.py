@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from dockp.containers.model import CreateRequest, MountPoint
 from dockp.containers.record import Container, MountRecord
@@ -17,7 +17,6 @@ _BIND_WORDS = {"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegate
 
 def resolve(
     request: CreateRequest,
-    image_volumes: Mapping[str, object],
     container_id: str,
     volumes: VolumeService,
     find: Callable[[str], Container],
@@ -34,7 +33,7 @@ def resolve(
         chosen[record.target] = record
     for record in _from_others(request.host.volumes_from, container_id, volumes, find):
         chosen.setdefault(record.target, record)
-    for target in [*request.config.volumes, *image_volumes]:
+    for target in request.config.volumes:
         path = _target(target)
         if path not in chosen:
             volume = volumes.ensure(driver=request.host.volume_driver, user=container_id)

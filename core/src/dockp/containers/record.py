@@ -114,7 +114,6 @@ class Container:
         visible: False while it is being made; then only the journal knows it.
         active: it was started and its end has not been recorded yet: the shim knows better than this record.
         image: id of the image it came from. snapshot: its writable layer.
-        details: what was decided at creation and start: the merged process (``args``, ``env`` …).
     """
 
     id: str
@@ -129,7 +128,6 @@ class Container:
     active: bool = False
     task: Task = field(factory=Task)
     mounts: tuple[MountRecord, ...] = ()
-    details: dict[str, Any] = field(factory=dict)
 
 
 class ContainerTable:
@@ -258,7 +256,6 @@ def _to_row(container: Container) -> dict[str, Any]:
             {
                 "task": container.task.to_json(),
                 "mounts": [mount.to_json() for mount in container.mounts],
-                "details": container.details,
             }
         ),
     }
@@ -279,7 +276,6 @@ def _from_row(row: sqlite3.Row) -> Container:
         request=from_json(CreateRequest, json.loads(row["request"])),
         task=Task.from_json(details["task"]),
         mounts=tuple(MountRecord.from_json(mount) for mount in details["mounts"]),
-        details=details["details"],
     )
 
 

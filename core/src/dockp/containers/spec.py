@@ -69,7 +69,6 @@ def build(
     rootfs: str,
     hostname: str,
     cgroups_path: str,
-    cgroup_version: int,
     init_binary: str = "",
     default_ulimits: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def build(
             "oomScoreAdj": host.oom_score_adj,
         },
         "root": {"path": rootfs, "readonly": host.readonly_rootfs},
-        "mounts": _mounts(host, mounts, joined, files, cgroup_version, init_binary),
+        "mounts": _mounts(host, mounts, joined, files, init_binary),
         "annotations": dict(host.annotations),
         "linux": {
             "namespaces": _namespaces(joined),
@@ -139,7 +138,6 @@ def _mounts(
     mounts: Sequence[MountRecord],
     joined: Joined,
     files: Files,
-    cgroup_version: int,
     init_binary: str,
 ) -> list[dict[str, Any]]:
     writable = "rw" if host.privileged else "ro"
