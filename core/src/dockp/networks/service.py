@@ -3,7 +3,8 @@
 This module keeps the records and their order; drivers do the work on the host. For every verb that touches the host the
 row comes first and goes last. Locks: a network's own lock (among all threads and processes) is held around
 ``create_network``, ``remove_network`` and ``publish`` of its driver, since each means "make it exactly so"; it is never
-taken inside a transaction, and nothing else is taken while it is held. Joining takes no lock.
+taken inside a transaction, and nothing else is taken while it is held. The lock on making the default bridge comes
+before it. Joining takes no lock.
 """
 
 from __future__ import annotations
