@@ -260,7 +260,8 @@ def test_a_shim_that_is_killed_while_it_makes_the_container_is_one_clear_error(p
         original = ShimClient.create
 
         def create(self: ShimClient, *arguments: Any, **named: Any) -> Any:
-            wait_for(lambda: processes_naming(self.id), "the shim runs")
+            # Not earlier: until it listens, its launcher may be forking it, and a look at /proc may miss both.
+            wait_for((place.exec_root / "containers" / self.id / "shim.sock").exists, "the shim runs")
             while pids := processes_naming(self.id):
                 for pid in pids:
                     with contextlib.suppress(ProcessLookupError):
