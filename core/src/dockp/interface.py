@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from dockp.containers.model import CreateRequest, ExecConfig
+    from dockp.containers.model import Config, CreateRequest, ExecConfig, UpdateRequest
     from dockp.spi.logs import LogEntry
 
 Document: TypeAlias = dict[str, Any]
@@ -92,7 +92,7 @@ class Containers(Protocol):
 
     def resize(self, ref: str, rows: int, columns: int) -> None: ...
     def wait(self, ref: str, condition: str = "not-running") -> WaitResult:
-        """Conditions are Docker's: "not-running", "next-exit", "removed"."""
+        """Conditions are Docker's: "not-running", "next-exit", "removed". Any number of callers get the same answer."""
 
     def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         """Seconds until SIGKILL; None is the container's own value, -1 waits for ever. NotModified when stopped."""
@@ -135,6 +135,57 @@ class Containers(Protocol):
 
     def exec_resize(self, exec_id: str, rows: int, columns: int) -> None: ...
 
+    # Counters, files, changes
+
+    def stats(self, ref: str, *, stream: bool = True, one_shot: bool = False) -> Iterator[Document]:
+        """Documents as ``GET /containers/{id}/stats``, one a second while the container is there; with
+        ``stream=False`` one, measured over a second; with ``one_shot`` too one at once, with no earlier sample."""
+
+    def changes(self, ref: str) -> Sequence[Document]:
+        """``[{"Path": "/etc/x", "Kind": 0}]``: against the image; 0 modified, 1 added, 2 deleted."""
+
+    def export(self, ref: str) -> BinaryIO:
+        """The container's whole file system as a tar, to be read and closed by the caller."""
+
+    def archive_stat(self, ref: str, path: str) -> Document:
+        """As the header ``X-Docker-Container-Path-Stat``: name, size, mode (Go's bits), mtime, linkTarget. The last
+        part of ``path`` is not followed when it is a link, unless ``path`` ends in ``/`` or ``/.``. NotFound."""
+
+    def archive_get(self, ref: str, path: str) -> tuple[BinaryIO, Document]:
+        """A tar of the file or directory, to be read and closed by the caller, and what `archive_stat` says."""
+
+    def archive_put(
+        self,
+        ref: str,
+        path: str,
+        source: BinaryIO,
+        *,
+        no_overwrite_dir_non_dir: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        """Unpack a (compressed) tar in the directory ``path``. Raises: NotFound, InvalidArgument when that is no
+        directory, Forbidden when the root file system or the volume is read-only."""
+
+    def commit(
+        self,
+        ref: str,
+        *,
+        repository: str = "",
+        tag: str = "",
+        message: str = "",
+        author: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        config: Config | None = None,
+    ) -> str:
+        """Make an image of the container; its id. ``config`` is laid over the container's own."""
+
+    def update(self, ref: str, request: UpdateRequest) -> Sequence[str]:
+        """Change limits and restart policy of a running or stopped container; warnings."""
+
+    def prune(self, filters: Filters | None = None) -> Document:
+        """Remove stopped containers: ``{"ContainersDeleted": […], "SpaceReclaimed": 0}``."""
+
 
 class Images(Protocol):
     """References are names with tags or digests, image ids or unique prefixes. NotFound("No such image: …")."""
@@ -163,6 +214,18 @@ class Images(Protocol):
     def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
         """Fetch ``scheme:reference`` (``oci:dir:tag``, ``docker-archive:file``, ``debootstrap:bookworm``); its id."""
 
+    def save(self, refs: Sequence[str], *, platform: str = "") -> BinaryIO:
+        """A tar with the images, in the layouts of both OCI and ``docker save``, to be read and closed by the
+        caller."""
+
+    def load(self, source: BinaryIO, *, platform: str = "", progress: Progress | None = None) -> Sequence[str]:
+        """Take the images of a (compressed) tar made by `save`, ``docker save`` or as an OCI layout. Their names, or
+        ids where they have none."""
+
+    def prune(self, filters: Filters | None = None) -> Document:
+        """Remove dangling images, with ``dangling=false`` all unused ones:
+        ``{"ImagesDeleted": [{"Untagged": …}, {"Deleted": …}], "SpaceReclaimed": 0}``."""
+
 
 class Volumes(Protocol):
     def create(
@@ -176,6 +239,9 @@ class Volumes(Protocol):
     def list(self, filters: Filters | None = None) -> Sequence[Document]: ...
     def inspect(self, name: str) -> Document: ...
     def remove(self, name: str, *, force: bool = False) -> None: ...
+    def prune(self, filters: Filters | None = None) -> Document:
+        """Remove unused anonymous volumes, with ``all=true`` named ones too:
+        ``{"VolumesDeleted": […], "SpaceReclaimed": 0}``."""
 
 
 class Networks(Protocol):
@@ -190,6 +256,15 @@ class System(Protocol):
     def version(self) -> Document:
         """As ``GET /version``, with drivers and their versions among the components, and no API version while no API is
         served."""
+
+    def events(
+        self, *, since: int | None = None, until: int | None = None, filters: Filters | None = None
+    ) -> Iterator[Document]:
+        """Documents as ``GET /events``: first those that happened from ``since`` on, then new ones as they happen, up
+        to ``until`` (both nanoseconds since the epoch; without ``until`` for ever)."""
+
+    def disk_usage(self, types: Sequence[str] = ()) -> Document:
+        """As ``GET /system/df`` of API 1.50; ``types`` among container, image, volume, build-cache, or all."""
 
     def plugins(self) -> Sequence[Document]:
         """One object a driver: Kind, Name, Summary, Distribution, Version, Supported, Reason, Features, Default."""

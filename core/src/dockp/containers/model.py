@@ -266,3 +266,24 @@ class ExecConfig(Model):
     user: str = ""
     working_dir: str = ""
     console_size: tuple[int, int] = (0, 0)
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class UpdateRequest(Model):
+    """What `Containers.update` changes: the body of ``POST /containers/{id}/update``. Zero and None leave as it is."""
+
+    cpu_shares: int = 0
+    memory: int = 0
+    nano_cpus: int = 0
+    blkio_weight: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    oom_kill_disable: bool | None = None
+    pids_limit: int | None = None
+    restart_policy: RestartPolicy | None = nested(RestartPolicy, default=None)
