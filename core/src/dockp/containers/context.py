@@ -15,6 +15,7 @@ from dockp.linux.locks import offset_of
 if TYPE_CHECKING:
     from dockp.config import Config as EngineConfig
     from dockp.containers.record import ContainerTable
+    from dockp.events.log import EventLog
     from dockp.images.service import ImageService
     from dockp.linux.locks import RangeLocks
     from dockp.networks.service import NetworkService
@@ -52,6 +53,7 @@ class Context:
     volumes: VolumeService
     networks: NetworkService
     supervisor: Supervisor
+    events: EventLog
     exec_driver: Callable[[str], ExecDriver]
     log_driver: Callable[[str], type[LogDriver]]
     default_storage: Callable[[], str]

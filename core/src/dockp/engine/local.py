@@ -24,6 +24,7 @@ from dockp.store.database import Database
 from dockp.store.journal import Journal
 
 if TYPE_CHECKING:
+    from dockp.engine.warm import Warm
     from dockp.store.snapshots import SnapshotService
 
 
@@ -73,6 +74,13 @@ class LocalEngine:
         self._context.journal.close()
         self._context.database.close()
 
+    def keep_warm(self) -> Warm:
+        """Keep ready what containers start from (see `dockp.engine.warm`), until the result is closed. For a process
+        that stays; to be called before it has many threads or much memory."""
+        from dockp.engine.warm import Warm
+
+        return Warm(self._context)
+
     @property
     def _marker(self) -> str:
         """A file in the exec root, which is empty after a boot: what was recorded was compared with what is there."""
@@ -112,6 +120,7 @@ class LocalEngine:
     def _wire(self) -> Context:
         """Put the services together. Modules that only some commands need are imported when these need them."""
         from dockp.containers import creation, launch, record, removal
+        from dockp.events.log import EventLog
         from dockp.images import records
         from dockp.images.service import ImageService
         from dockp.networks.service import DefaultBridge, NetworkService
@@ -172,6 +181,7 @@ class LocalEngine:
                 default_bridge=DefaultBridge(address=self.config.bip, mtu=self.config.mtu),
             ),
             supervisor=supervisor,
+            events=EventLog(Path(self.config.exec_root) / "events"),
             exec_driver=drivers.exec,
             log_driver=drivers.log,
             default_storage=drivers.default_storage,

@@ -21,6 +21,16 @@ def _flock(kind: int, offset: int) -> bytes:
     return struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0)
 
 
+def lock_whole(descriptor: int, kind: int, wait: bool = True) -> None:
+    """Lock an open file as a whole, or change such a lock: ``kind`` is F_RDLCK (needs a descriptor open for reading),
+    F_WRLCK (for writing) or F_UNLCK. It goes with the last descriptor of the open file.
+
+    Raises: BlockingIOError when ``wait`` is False and another holds it.
+    """
+    flock = struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(descriptor, _F_OFD_SETLKW if wait else _F_OFD_SETLK, flock)
+
+
 def offset_of(*name: str) -> int:
     """The byte in the lock file that stands for a name: 62 bits of its FNV-1a hash, so that no two meet by chance.
 

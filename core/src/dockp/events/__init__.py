@@ -1,0 +1,1 @@
+"""What happened, told to whoever wants to know: the log of events that all processes on one exec root share."""

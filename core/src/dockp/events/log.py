@@ -1,0 +1,204 @@
+"""Reading and following the event log that engines and shims append to (`dockp.shim.eventlog`)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dockp.linux.jsonlite import loads
+from dockp.linux.locks import lock_whole
+from dockp.shim import eventlog
+
+Event = dict[str, Any]
+"""Docker's ``EventMessage``: Type, Action, Actor (ID, Attributes), scope, time, timeNano."""
+
+_WITH_STATUS = ("container", "image")
+"""Types whose events still carry the fields of old: status, id, from."""
+
+_READ = 1 << 16
+
+
+class EventLog:
+    """The events of every engine and shim on one exec root. Any number of processes and threads append and read."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+
+    def emit(self, kind: str, action: str, actor_id: str, attributes: Mapping[str, str] | None = None) -> None:
+        """Tell that something happened now: ``emit("volume", "create", "data", {"driver": "local"})``. Never raises."""
+        eventlog.append(self.path, kind, action, actor_id, attributes or {})
+
+    def past(self) -> Iterator[Event]:
+        """What is in the log now, oldest first: the newest few thousand events since boot."""
+        with Follower(self.path, past=True) as follower:
+            yield from follower.read()
+
+    def follow(
+        self, *, since: int | None = None, until: int | None = None, stop: Callable[[], bool] | None = None
+    ) -> Iterator[Event]:
+        """Events as they happen, up to ``until``; with ``since`` first those that happened from then on.
+
+        Args:
+            since, until: nanoseconds since the epoch.
+            stop: asked at least once a second; True ends it.
+        """
+        # Opened now and not when the first is asked for, so that nothing that happens from here on is missed.
+        follower = Follower(self.path, past=since is not None)
+        return self._follow(follower, since or 0, until, stop)
+
+    def _follow(
+        self, follower: Follower, since: int, until: int | None, stop: Callable[[], bool] | None
+    ) -> Iterator[Event]:
+        with follower:
+            while True:
+                over = (until is not None and time.time_ns() >= until) or (stop is not None and stop())
+                for event in follower.read():
+                    if event["timeNano"] >= since and (until is None or event["timeNano"] <= until):
+                        yield event
+                if over:
+                    return
+                wait = 1.0 if stop is not None else None
+                if until is not None:
+                    left = max(0.0, (until - time.time_ns()) / 1e9)
+                    wait = left if wait is None else min(wait, left)
+                follower.wait(wait)
+
+
+class Follower:
+    """One reader's place in the log. `read` takes what is new, and never waits; `fileno` is readable when there may be.
+
+    Args: past: begin with the oldest event that is kept, not at the end.
+    """
+
+    def __init__(self, path: str, *, past: bool) -> None:
+        from dockp.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
+
+        self._path = path
+        self._mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO
+        self._held = b""
+        self._files: list[int] = []
+        self._seen = (0, 0)
+        self._inotify = Inotify()
+        try:
+            # Watched before it is opened: what comes in between is read anyhow, and once.
+            self._inotify.add(os.path.dirname(path), self._mask)
+            self._open(earlier=past)
+            if not past:
+                os.lseek(self._files[-1], 0, os.SEEK_END)
+        except BaseException:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._inotify.fileno()
+
+    def wait(self, timeout: float | None) -> None:
+        """Until something may have been appended, at most so many seconds."""
+        poll = select.poll()
+        poll.register(self._inotify, select.POLLIN)
+        poll.poll(None if timeout is None else timeout * 1000 + 1)
+
+    def read(self) -> list[Event]:
+        """What was appended since the last call."""
+        events: list[Event] = []
+        self._inotify.read()
+        while True:
+            current = self._files[0]
+            # Looked at before the rest is read: whoever rotated had the file to himself, so that then is all of it.
+            over = len(self._files) > 1 or self._rotated()
+            while chunk := os.read(current, _READ):
+                self._held += chunk
+            events += self._complete()
+            if not over:
+                return events
+            self._held = b""
+            if len(self._files) == 1:
+                self._open(earlier=True)
+            os.close(self._files.pop(0))
+
+    def _complete(self) -> list[Event]:
+        """The whole records of what was read. A piece without an end stays, until more shows that it was torn."""
+        pieces = self._held.split(eventlog.BEGIN)
+        last = pieces[-1]
+        if last.endswith(eventlog.END):
+            self._held = b""
+        else:
+            self._held = eventlog.BEGIN + last if len(pieces) > 1 else last
+            pieces.pop()
+        events = []
+        for piece in pieces:
+            if piece.endswith(eventlog.END):
+                try:
+                    events.append(_with_old_fields(loads(piece)))
+                except ValueError:
+                    continue  # not of ours
+        return events
+
+    def _rotated(self) -> bool:
+        try:
+            return not os.path.samestat(os.fstat(self._files[-1]), os.stat(self._path))
+        except FileNotFoundError:
+            return False  # renamed; the next is not there before somebody has something to write
+
+    def _open(self, *, earlier: bool) -> None:
+        """Open the current file, and before it, where ``earlier`` asks for that, the one set aside."""
+        known = {(status.st_dev, status.st_ino) for status in map(os.fstat, self._files)}
+        while True:
+            current = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # While the lock is held nothing is renamed, so the two belong together.
+                lock_whole(current, fcntl.F_RDLCK)
+                try:
+                    if not os.path.samestat(os.fstat(current), os.stat(self._path)):
+                        os.close(current)
+                        continue
+                except FileNotFoundError:
+                    os.close(current)
+                    continue
+                if earlier:
+                    self._open_earlier(known)
+                lock_whole(current, fcntl.F_UNLCK)
+            except BaseException:
+                os.close(current)
+                raise
+            self._files.append(current)
+            return
+
+    def _open_earlier(self, known: set[tuple[int, int]]) -> None:
+        try:
+            before = os.open(self._path + ".1", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        status = os.fstat(before)
+        if (status.st_dev, status.st_ino) in known:
+            os.close(before)
+        else:
+            self._files.append(before)
+
+    def close(self) -> None:
+        """Idempotent."""
+        files, self._files = self._files, []
+        for descriptor in files:
+            os.close(descriptor)
+        self._inotify.close()
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _with_old_fields(event: Event) -> Event:
+    """With the fields that clients of old look at, first as in Docker's documents."""
+    if event["Type"] not in _WITH_STATUS:
+        return event
+    actor = event["Actor"]
+    first = {"status": event["Action"], "id": actor["ID"]}
+    if event["Type"] == "container" and "image" in actor["Attributes"]:
+        first["from"] = actor["Attributes"]["image"]
+    return first | event
