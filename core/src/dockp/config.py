@@ -162,6 +162,30 @@ def _interface(value: Any) -> str:
     return str(interface)
 
 
+def _ipc_mode(value: Any) -> str:
+    if value not in ("private", "shareable"):
+        raise ValueError(f"IPC mode {value} cannot be the default: use private or shareable")
+    return str(value)
+
+
+def _cgroupns_mode(value: Any) -> str:
+    if value not in ("private", "host"):
+        raise ValueError(f"default cgroup namespace mode ({value}) is invalid. Use 'host' or 'private'")
+    return str(value)
+
+
+def _labels(value: Any) -> tuple[str, ...]:
+    """As Docker's, a value for a key must be unique; the same label twice is one."""
+    found: dict[str, str] = {}
+    for item in _items(value):
+        key, equals, text = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if not equals or not key:
+            raise ValueError(f"bad attribute format: {item}")
+        if found.setdefault(key, text) != text:
+            raise ValueError(f"conflict labels for {key}={found[key]} and {key}={text}")
+    return tuple(f"{key}={text}" for key, text in found.items())
+
+
 def _cgroup(value: Any) -> str:
     parent = _text(value).rstrip("/")
     if not parent.strip("/") or any(part in (".", "..") for part in parent.split("/")) or "\0" in parent:
@@ -257,6 +281,9 @@ class Config:
         cgroup_parent: the cgroup below which all containers' are.
         default_address_pools: empty takes the IPAM driver's own.
         default_shm_size: bytes. driver_deadline: seconds for one call into a driver (see `dockp.guard`).
+        default_ipc_mode, default_cgroupns_mode: of containers that name none; None for cgroups is Docker's default,
+            private with cgroup v2 and the host's with v1.
+        labels: of the engine, ``name=value``. registry_mirrors, insecure_registries: as ``info`` shows them.
         log_level: of the engine; ``debug`` sets it to "debug".
     """
 
@@ -280,19 +307,31 @@ class Config:
     default_ulimits: Mapping[str, Ulimit] = _setting(_ulimits, dict, docker="default_ulimit")
     default_shm_size: int = _setting(_bytes, 64 << 20)
     driver_deadline: float = _setting(_seconds, 60.0)
+    default_ipc_mode: str = _setting(_ipc_mode, "private")
+    default_cgroupns_mode: str | None = _setting(_cgroupns_mode)
+    labels: tuple[str, ...] = _setting(_labels, (), docker="label")
+    registry_mirrors: tuple[str, ...] = _setting(_words, (), docker="registry_mirror")
+    insecure_registries: tuple[str, ...] = _setting(_words, (), docker="insecure_registry")
     debug: bool = _setting(_boolean, False)
     log_level: str = _setting(_level, "info")
     _origins: Mapping[str, str] = field(factory=dict, repr=False, eq=False)
     _owners: Mapping[tuple[str, str], str | None] = field(factory=dict, repr=False, eq=False)
 
     @classmethod
-    def load(cls, flags: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None) -> Config:
+    def load(
+        cls,
+        flags: Mapping[str, object] | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        documents: Iterable[tuple[str, Mapping[str, object]]] = (),
+    ) -> Config:
         """Read file, environment and flags.
 
         Args:
             flags: settings by name, with ``-`` or ``_``; None means not given; ``config_file`` names the file.
                 Relative paths are taken from the current directory, here and in the environment.
             env: by default the process's.
+            documents: settings that were read elsewhere, between file and environment: each with its place.
         Raises: InvalidArgument naming the place, the setting and what is wrong with it.
         """
         environ = os.environ if env is None else env
@@ -305,6 +344,8 @@ class Config:
             loader.file(SYSTEM_FILE)
             home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or "/", ".config")
             loader.file(os.path.join(home, "dockp", "config.toml"))
+        for place, settings in documents:
+            loader.layer({_field_name(name): (value, place, name) for name, value in settings.items()})
         layer: dict[str, tuple[Any, str, str]] = {}
         for name, setting in SETTINGS.items():
             variable = f"DOCKP_{name.upper()}"

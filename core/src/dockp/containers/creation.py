@@ -16,6 +16,7 @@ from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy
 from dockp.containers.record import Container
 from dockp.containers.spec import DEFAULT_SHM_SIZE, cgroup_mode
+from dockp.containers.telling import tell
 from dockp.interface import Created
 from dockp.jsonmodel import from_json
 from dockp.linux.trees import discard_tree
@@ -70,6 +71,7 @@ def create(context: Context, request: CreateRequest) -> Created:
         with context.database.write() as connection:
             context.table.save(connection, evolve(container, visible=True, snapshot=snapshot.id, mounts=resolved))
             operation.finish(connection)
+    tell(context, container, "create")
     return Created(id=container.id, warnings=tuple(warnings))
 
 
@@ -153,8 +155,10 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
         host,
         network_mode=mode,
         log_config=LogConfig(type=log_type, config=log_options),
-        ipc_mode=host.ipc_mode or "private",
-        cgroupns_mode=host.cgroupns_mode or ("private" if cgroup_mode() == 2 else "host"),
+        ipc_mode=host.ipc_mode or settings.default_ipc_mode,
+        cgroupns_mode=(
+            host.cgroupns_mode or settings.default_cgroupns_mode or ("private" if cgroup_mode() == 2 else "host")
+        ),
         shm_size=host.shm_size or settings.default_shm_size or DEFAULT_SHM_SIZE,
         restart_policy=RestartPolicy(
             name=host.restart_policy.name or "no", maximum_retry_count=host.restart_policy.maximum_retry_count

@@ -65,6 +65,10 @@ class LocalEngine:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def reconfigure(self, config: Config) -> None:
+        """From now on use ``config``. Roots, drivers and networks stay as they were opened."""
+        self.config = self._context.config = config
+
     def close(self) -> None:
         """Let go of everything this process holds. Containers go on."""
         with self._context.guard:

@@ -109,7 +109,7 @@ class LocalSystem:
             "DockerRootDir": self._context.config.data_root,
             "ExecRootDir": self._context.config.exec_root,
             "Name": uname.nodename,
-            "Labels": [],
+            "Labels": list(self._context.config.labels),
             "ServerVersion": dockp.__version__,
             "Runtimes": {name: {"path": name} for name in names["exec"]},
             "DefaultRuntime": execution,
