@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
 from attrs import field, frozen
@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 Version: TypeAlias = tuple[int, int]
 """An API version: ``(1, 50)``."""
+
+OLDEST: Version = (1, 24)
+NEWEST: Version = (1, 50)
 
 JSON_LIMIT = 16 << 20
 """Bytes of JSON that a request may bring."""
@@ -46,7 +49,16 @@ class Services(Protocol):
     @property
     def engine(self) -> LocalEngine: ...
     def run(self, work: Callable[..., T], *arguments: Any, **named: Any) -> Awaitable[T]:
-        """Do blocking work in the pool of threads; cancelling lets it finish unseen."""
+        """Do short blocking work in a thread; cancelling lets it finish unseen."""
+
+    def run_long(self, work: Callable[..., T], *arguments: Any, **named: Any) -> Awaitable[T]:
+        """The same for what may wait for a process, a client or a network: stop, restart, remove, pull, load…"""
+
+    def chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
+        """What a blocking file has, for `Reply.content`; it is closed at the end, or when the client leaves."""
+
+    def items(self, iterator: Iterator[T]) -> AsyncIterator[T]:
+        """What a blocking iterator gives. A thread is held while it is asked for its next item."""
 
 
 @frozen
@@ -158,11 +170,33 @@ Handler: TypeAlias = "Callable[[Request], Awaitable[Reply | Hijack]]"
 
 
 class RawConnection(Protocol):
-    """A connection that has stopped to speak HTTP."""
+    """A connection that stops to speak HTTP. The head of the reply has not been sent yet."""
 
-    def detach(self) -> tuple[int, bytes]:
-        """Let go of it: a descriptor of the client's socket that now belongs to the caller (over TLS: of a socket pair
-        that is pumped to the client), and input that was read already and comes before what the socket has."""
+    @property
+    def head(self) -> bytes:
+        """The status line and headers, which have to be sent before anything else."""
+
+    async def receive(self) -> bytes:
+        """Input; b"" at its end. Raises: ConnectionError when the client is gone."""
+
+    async def send(self, data: bytes) -> None:
+        """Output; returns when the client keeps up. Raises: ConnectionError when the client is gone."""
+
+    def handover(self) -> Handover:
+        """Let somebody else talk to the client from now on. To be closed by the caller."""
+
+
+@frozen(kw_only=True)
+class Handover:
+    """Attributes:
+    descriptor: of the client's socket (over TLS: of a socket pair that is pumped to the client).
+    early: input that was read already and comes before what the socket has.
+    close: gives the descriptor back; a copy of it, sent to another process, is not affected.
+    """
+
+    descriptor: int
+    early: bytes
+    close: Callable[[], None]
 
 
 @frozen(kw_only=True)
@@ -170,9 +204,12 @@ class Hijack:
     """The answer of attach and exec: headers, and from there on a stream of bytes both ways.
 
     Attributes:
-        take: called after the headers went out; what it raises closes the connection.
+        take: brings the head and everything after it to the client. What it raises before anything was sent becomes an
+            ordinary reply; afterwards it closes the connection.
         content_type: ``application/vnd.docker.raw-stream`` or ``…multiplexed-stream``.
+        head: instead of Docker's head for such streams, as the upgrade to a websocket needs.
     """
 
     take: Callable[[RawConnection], Awaitable[None]]
-    content_type: str
+    content_type: str = "application/vnd.docker.raw-stream"
+    head: bytes = b""
