@@ -10,6 +10,7 @@ from dockp.containers.context import Context
 from dockp.containers.model import ExecConfig, HostConfig
 from dockp.containers.record import Container
 from dockp.containers.states import State
+from dockp.containers.telling import tell
 from dockp.interface import START_FAILURE_CODES, Stream
 from dockp.jsonmodel import from_json, to_json
 from dockp.keys import parse_detach_keys
@@ -30,6 +31,7 @@ def create(context: Context, container: Container, config: ExecConfig) -> str:
     exec_id = os.urandom(32).hex()
     document = {"config": to_json(config), "started": False, "exit_code": None}
     context.table.put_exec(exec_id, container.id, document)
+    tell(context, container, "exec_create: " + " ".join(config.cmd), execID=exec_id)
     return exec_id
 
 

@@ -23,6 +23,7 @@ from dockp.containers.model import Config, CreateRequest, HostConfig
 from dockp.containers.record import Container, with_task
 from dockp.containers.settling import Vanished, drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
+from dockp.containers.telling import attributes
 from dockp.interface import START_FAILURE_CODES
 from dockp.jsonmodel import to_json
 from dockp.linux.trees import discard_tree
@@ -318,6 +319,7 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
         "copy_up": [{"source": mount.source, "target": mount.target} for mount in container.mounts if mount.copy_up],
         "restart": {"name": host.restart_policy.name, "max": host.restart_policy.maximum_retry_count},
         "health": _health(config),
+        "events": {"path": context.events.path, "attributes": attributes(container)},
         "on_exit": reaper(context, container.id) if wants_reaper(host) else None,
     }
 

@@ -10,6 +10,7 @@ from dockp.containers.context import Context
 from dockp.containers.record import Container, with_task
 from dockp.containers.settling import drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State
+from dockp.containers.telling import tell
 from dockp.linux.trees import discard_tree
 from dockp.spi.errors import Conflict, NotFound
 
@@ -74,6 +75,7 @@ def finish(context: Context, container_id: str, *, volumes: bool) -> None:
         raise
     with context.database.write() as connection:
         context.table.delete(connection, container_id)
+    tell(context, container, "destroy")
     try:
         context.images.get(container.image)
     except NotFound:  # removed by force before; nobody else may need its layers now

@@ -13,6 +13,7 @@ from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, MountPoint, PortBinding
 from dockp.containers.record import Container
 from dockp.containers.states import State
+from dockp.containers.telling import tell
 from dockp.interface import Created, Document, Filters, RunResult, Stream, Top, WaitResult
 from dockp.jsonmodel import from_json
 from dockp.keys import parse_detach_keys
@@ -60,12 +61,14 @@ class ContainerService:
         with contextlib.suppress(Conflict, NotModified), self._shim(container) as shim:
             shim.stop(number, timeout)
         self._settled(container)
+        tell(self._context, container, "stop")
 
     def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         with contextlib.suppress(NotModified):
             self.stop(ref, timeout, signal)
         with contextlib.suppress(NotModified):  # somebody else was quicker
             self.start(ref)
+        tell(self._context, self._context.table.find(ref), "restart")
 
     def kill(self, ref: str, signal: str = "KILL") -> None:
         number = signals.number(signal or "KILL")
@@ -127,8 +130,14 @@ class ContainerService:
             current = self._context.table.peek(container.id)
             if current is None:
                 raise NotFound(f"No such container: {ref}")
-            self._context.table.save(connection, evolve(current, name=bare))
+            renamed = evolve(current, name=bare)
+            self._context.table.save(connection, renamed)
             self._context.networks.rename(current.id, bare)
+        if current.active:
+            # One that ends meanwhile tells its end by the old name.
+            with contextlib.suppress(DockpError), self._shim(current) as shim:
+                shim.rename(bare)
+        tell(self._context, renamed, "rename", oldName=f"/{current.name}")
 
     # Streams
 
@@ -157,6 +166,7 @@ class ContainerService:
         elif launch.wants_reaper(container.request.host):
             # Whoever watches such a container from its start on also sees its end, and settles it.
             shim.claim()
+        tell(self._context, container, "attach")
         return stream
 
     def resize(self, ref: str, rows: int, columns: int) -> None:
@@ -165,6 +175,7 @@ class ContainerService:
             raise Conflict(f"container {container.id} is not running")
         with self._shim(container) as shim:
             shim.resize(rows, columns)
+        tell(self._context, container, "resize", height=str(rows), width=str(columns))
 
     def logs(
         self,
@@ -237,6 +248,7 @@ class ContainerService:
             raise Conflict(f"container {container.id} is not running")
         with self._shim(container) as shim:
             pids = set(shim.processes())
+        tell(self._context, container, "top")
         return top(pids, ps_args or "-ef")
 
     # Further processes

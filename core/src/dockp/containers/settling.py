@@ -17,6 +17,7 @@ from attrs import evolve
 from dockp.containers.context import Context
 from dockp.containers.record import Container, Task
 from dockp.containers.states import State
+from dockp.containers.telling import tell
 from dockp.linux.jsonlite import loads
 from dockp.linux.locks import offset_of
 from dockp.linux.trees import discard_tree
@@ -68,7 +69,10 @@ def settle(context: Context, container_id: str) -> Container:
     ended = _ended(container, state)
     # While the record says active, whoever comes next begins this anew: so the record comes after what must be freed,
     # and only then the folder, which holds the exit code until then.
-    release(context, ended, killed=state is None or state.lost)
+    lost = state is None or state.lost
+    if lost:
+        _tell_lost(context, ended)
+    release(context, ended, killed=lost)
     if context.registry.moments:
         from dockp.containers.describe import inspect
 
@@ -89,6 +93,13 @@ def settle(context: Context, container_id: str) -> Container:
         with contextlib.closing(client), contextlib.suppress(DockpError):
             client.release()
     return ended
+
+
+def _tell_lost(context: Context, container: Container) -> None:
+    """The event that its shim could not write."""
+    task = container.task
+    ran = max(0, task.finished_at - task.started_at) // 1_000_000_000
+    tell(context, container, "die", exitCode=str(task.exit_code), execDuration=str(ran))
 
 
 def release(context: Context, container: Container, *, killed: bool) -> None:
@@ -162,7 +173,7 @@ def end_shim(context: Context, container_id: str) -> None:
         with contextlib.closing(client):
             try:
                 client.stop(signal.SIGKILL, 0)
-                client.release()
+                client.release(everyone=True)
             except (DockpError, RuntimeFailure) as error:
                 _log.debug("container %s: its shim went by itself: %s", container_id[:12], error)
     pause, deadline = 0.001, time.monotonic() + _SHIM_PATIENCE

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _LARGEST_BACKLOG = 4 << 20
 """Bytes of answers a client may leave unread before it is dropped."""
+_TOLD = frozenset(("start", "oom", "pause", "unpause"))
+"""Announced actions that are events as they stand; the others need attributes and are told where these are known."""
 _PEER_CREDENTIALS = 12  # struct ucred: pid, uid, gid
 
 
@@ -179,6 +181,8 @@ class Control:
         if action == "start":
             for connection in self._connections:
                 connection.starter = False
+        if action in _TOLD or action.startswith("health_status"):
+            self.task.tell(action)
         message = {"event": "state", "action": action, "state": self.task.record.values}
         for connection in list(self._connections):
             if connection.watches:
@@ -315,6 +319,10 @@ class Control:
 
         def ended(reason: str) -> None:
             if reason == "detach":
+                if "exec_id" in name:
+                    self.task.tell("exec_detach", execID=name["exec_id"])
+                else:
+                    self.task.tell("detach")
                 self._send(connection, {"event": "detached", **name})
 
         stdio.attach(sock, wants, keys, frames, ended)
@@ -421,6 +429,10 @@ class Control:
     def op_update(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         return {"warnings": self.task.update(message.get("resources"), message.get("restart"))}
 
+    def op_rename(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        self.task.rename(check_message(message["name"], str, "name"))
+        return {}
+
     def op_state(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         return dict(self.task.record.values)
 
@@ -445,8 +457,10 @@ class Control:
     def op_release(
         self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]
     ) -> dict[str, Any]:
-        connection.claims = False
-        connection.starter = False
+        # Whoever holds the container's lock speaks for all: the others may be waiting for that lock.
+        for released in self._connections if message.get("all") else [connection]:
+            released.claims = False
+            released.starter = False
         if self.task.ended:
             self._forsaken = False
             self._loop.after(0, self._end_if_due)

@@ -87,12 +87,14 @@ class Execs:
                 raise RuntimeFailure(str(failure)) from failure
             raise
         self._running[id] = entry
+        task.tell("exec_start: " + " ".join(process["args"]), execID=id)
         task.loop.child(entry.pid, lambda code: stdio.finish(lambda: self._done(entry, code), GRACE))
         return entry
 
     def _done(self, entry: Exec, code: int) -> None:
         entry.exit_code = code
         entry.stdio = None
+        self._task.tell("exec_die", execID=entry.id, exitCode=str(code))
         self._running.pop(entry.id, None)
         self._finished[entry.id] = (code, entry.pid)
         while len(self._finished) > REMEMBERED:

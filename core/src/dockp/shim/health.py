@@ -7,6 +7,7 @@ nanoseconds, ``Retries``; image-spec's ``Healthcheck``), with ``Shell`` for CMD-
 
 from __future__ import annotations
 
+import os
 import time
 
 from dockp.spi.errors import DockpError
@@ -57,7 +58,6 @@ class Health:
         self._start_interval = config.get("StartInterval") or 5 * _SECOND
         self._retries = config.get("Retries") or 3
         self._timer: Timer | None = None
-        self._number = 0
         self._current = ""
         self._log: list[dict[str, Any]] = []
         self._status = "starting"
@@ -102,9 +102,9 @@ class Health:
 
     def _check(self) -> None:
         self._timer = None
-        self._number += 1
-        id = self._current = f"health-check-{self._number}"
+        id = self._current = os.urandom(32).hex()
         began = time.time_ns()
+        self._task.tell("exec_create: " + " ".join(self._command), execID=id)
         output = _Output()
         process = {**self._task.spec["process"], "args": self._command}
         execs = self._task.execs
@@ -133,8 +133,6 @@ class Health:
         execs.wait(id, ended)
 
     def _kill(self, pid: int) -> None:
-        import os
-
         try:
             os.kill(pid, 9)  # ours to reap, so the number cannot mean another process yet
         except ProcessLookupError:

@@ -16,7 +16,7 @@ import os
 import time
 
 from dockp.linux.paths import open_in_root
-from dockp.shim import maker, rootfs, users, wire
+from dockp.shim import eventlog, maker, rootfs, users, wire
 from dockp.shim.execs import Execs
 from dockp.shim.maker import load_class
 from dockp.shim.record import Record, start_time
@@ -53,7 +53,7 @@ class Task:
 
     Args:
         announce: called with an action ("create", "start", "die", "restart", "oom", "pause", "unpause",
-            "health_status: …") after the record was saved.
+            "health_status: …") after the record was saved. All but "create" and "restart" are Docker's events.
         over: called once, when the container has exited and will not be restarted.
         report: writes the exception being handled to the shim's own log.
     """
@@ -75,6 +75,7 @@ class Task:
         self.over = over
         self.record = Record(directory + "/state.json")
         self.restart = config["restart"]
+        self._events: dict[str, Any] | None = config.get("events")
         self.ended = False
         self.created = False
         self.started = False
@@ -237,11 +238,13 @@ class Task:
 
     def _finished(self, code: int, oom: bool = False, error: str = "") -> None:
         ran = time.monotonic() - self._began
-        due = self.started and not error and self._restart_due(code)
-        self.started = False
+        began, self.started = self.started, False
+        due = began and not error and self._restart_due(code)
         self.record.ended("restarting" if due else "exited", code, oom, error)
         if oom:
             self.announce("oom")
+        if began:
+            self.tell("die", exitCode=str(code), execDuration=str(int(ran)))
         self.announce("die")
         if due:
             self._delay = FIRST_DELAY if ran >= STEADY or not self._delay else min(self._delay * 2, LONGEST_DELAY)
@@ -288,6 +291,17 @@ class Task:
 
     # --- while it lives
 
+    def tell(self, action: str, **attributes: str) -> None:
+        """Write one of Docker's events of this container to the event log."""
+        if self._events:
+            told = {**self._events["attributes"], **attributes}
+            eventlog.append(self._events["path"], "container", action, self.config["id"], told)
+
+    def rename(self, name: str) -> None:
+        """Tell of the container by another name from now on."""
+        if self._events:
+            self._events["attributes"]["name"] = name
+
     @property
     def running(self) -> bool:
         """Whether there is a started process, paused or not."""
@@ -307,6 +321,7 @@ class Task:
         if not self.created or self.ended or self.runtime is None:
             raise FailedPrecondition(f"container {self.config['id']} is not running")
         self.runtime.signal(signum, everyone)
+        self.tell("kill", signal=str(signum))
         if self.record.values["status"] == "paused" and self.manually_stopped:
             self.unpause()  # a frozen process would never see the signal that is to end it
 
@@ -320,8 +335,9 @@ class Task:
             return
         if timeout is None:
             timeout = self.config["stop_timeout"]
-        self.kill(signum or self.config["stop_signal"])
-        if timeout >= 0 and not self.ended:
+        first = signum or self.config["stop_signal"]
+        self.kill(first)
+        if timeout >= 0 and first != SIGKILL and not self.ended:
             if self._deadline is not None:
                 self._deadline.cancel()
             self._deadline = self.loop.after(timeout, self._overdue)

@@ -294,6 +294,10 @@ class ShimClient:
         warnings: list[str] = self._call("update", resources=resources, restart=restart)["warnings"]
         return warnings
 
+    def rename(self, name: str) -> None:
+        """Have the shim tell of its container's events by another name."""
+        self._call("rename", name=name)
+
     def logs_flush(self) -> None:
         """Everything written by now is in the log when this returns."""
         self._call("logs_flush")
@@ -461,10 +465,11 @@ class ShimClient:
         this connection ends before `release`, the shim runs its ``on_exit`` instead."""
         return TaskState.from_json(self._call("claim"))
 
-    def release(self) -> None:
-        """Give up the claim, or, after the exit, tell the shim that its record was taken and it may end."""
+    def release(self, *, everyone: bool = False) -> None:
+        """Give up the claim, or, after the exit, tell the shim that its record was taken and it may end. With
+        ``everyone`` nobody's claim counts any more: for who holds the container's lock, which the others may want."""
         with suppress(errors.Unavailable):  # it has ended
-            self._call("release")
+            self._call("release", all=everyone)
 
 
 def _error(problem: Mapping[str, Any]) -> Exception:
