@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dockp.images.service import ImageUser
+from dockp.images.removal import ImageUser
 from dockp.spi.errors import Conflict, InvalidArgument, NotFound
 
 Tar = Callable[[Mapping[str, bytes | None]], bytes]

@@ -8,6 +8,7 @@ being taken for the end of the archive.
 from __future__ import annotations
 
 import io
+import posixpath
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, Self, cast
@@ -17,6 +18,8 @@ from dockp.spi.errors import InvalidArgument
 _BLOCK = 256 * 1024
 _LARGEST_HEADER = 8 * 1024 * 1024
 """Bytes of one extended header. The kernel takes at most 64 KiB of xattrs a file, and paths of 4 KiB."""
+_MOST_INDEXED = 100_000
+"""Entries that `index` keeps; an archive of images has a few for each layer."""
 
 
 class ArchiveReader:
@@ -76,6 +79,43 @@ class ArchiveReader:
                 block = self._input.take(min(_BLOCK, reached - start))
                 yield start, block
                 start += len(block)
+
+
+def index(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
+    """The entries of a plain tar in a file that can be sought, by their normalised names; data is passed over.
+
+    Raises: InvalidArgument when it is malformed or has more entries than anybody's images need.
+    """
+    entries: dict[str, tarfile.TarInfo] = {}
+    try:
+        archive = tarfile.TarFile(
+            fileobj=_Bounded(file),  # type: ignore[arg-type]  # tell, seek and read are all it uses
+            tarinfo=_StrictTarInfo,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+        while (entry := archive.next()) is not None:
+            entries[posixpath.normpath(entry.name)] = entry
+            archive.members.clear()  # type: ignore[attr-defined]  # or it would remember every entry as well
+            if len(entries) > _MOST_INDEXED:
+                raise InvalidArgument(f"malformed tar archive: more than {_MOST_INDEXED} files")
+    except _PARSER_ERRORS as error:
+        raise _malformed(error) from error
+    return entries
+
+
+class _Bounded:
+    """A file of which no large piece is read at once, whatever a header says."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.tell = file.tell
+        self.seek = file.seek
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > _LARGEST_HEADER:
+            raise InvalidArgument(f"malformed tar archive: a header of {size} bytes")
+        return self._file.read(size)
 
 
 class _StrictTarInfo(tarfile.TarInfo):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from dockp.images.service import ImageUser
+from dockp.images.removal import ImageUser
 from dockp.interface import Document, Filters, Progress
 from dockp.spi.errors import InvalidArgument, NotImplemented
 from dockp.spi.values import Platform

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from attrs import evolve, frozen
 
@@ -24,7 +25,6 @@ from dockp.images.documents import (
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
-    ImageConfig,
     Index,
     Manifest,
     chain_ids,
@@ -66,11 +66,15 @@ class _Received:
     ``documents``: digests of everything but layers."""
 
     root: Descriptor
-    manifest: Descriptor
-    id: str
-    config: ImageConfig
+    image: Image
     layers: Sequence[Layer]
     documents: Sequence[str]
+
+
+class _Blobs(Protocol):
+    """Where the bytes of an image come from: an `ImageSource`, or an archive."""
+
+    def fetch(self, descriptor: Descriptor) -> BinaryIO: ...
 
 
 class Arrival:
@@ -110,7 +114,8 @@ class Arrival:
         with self._content.scratch() as scratch, self._leases.hold() as lease:
             source = make_source(SourceContext(scratch=str(scratch), progress=say, options=options))
             try:
-                received = self._receive(source, reference, wanted, platform is not None, lease, say)
+                root = source.resolve(reference, wanted)
+                received = self._receive(source, root, reference, wanted, platform is not None, lease, say)
             except OSError as error:
                 where = f": {error.filename}" if error.filename else ""
                 raise SystemFault(f"getting image {reference}: {error.strerror or error}{where}") from error
@@ -118,15 +123,65 @@ class Arrival:
                 source.close()
             self._settle(received.layers, driver, lease, say)
             name = name or _proposed_name(received.root)
-            image = Image(
-                id=received.id,
-                manifest=received.manifest,
-                chain_id=received.layers[-1].chain_id if received.layers else "",
-                platform=received.config.platform,
-                created=parse_time(received.config.created),
-                labels=received.config.labels,
-            )
-            return self._record(image, received.layers, received.documents, name, [received.root.digest])
+            with self._database.write() as connection:
+                return self._record(
+                    connection, received.image, received.layers, received.documents, _some(name), [received.root.digest]
+                )
+
+    def load(
+        self,
+        stream: BinaryIO,
+        *,
+        platform: Platform | None,
+        driver: str,
+        progress: Progress | None,
+    ) -> Sequence[tuple[Image, Sequence[Reference]]]:
+        """Take every image of an archive as ``docker save`` writes it, or of an OCI layout in a tar.
+
+        Nothing is recorded before all of them are here and verified, and then all are at once.
+        Args: platform: only images for this one; None takes what there is, of several this machine's.
+        Returns: each image with the names it has got, in the archive's order.
+        Raises: InvalidArgument for a malformed archive, NotFound when it has nothing for the platform.
+        """
+        from dockp.images.sources.image_archive import ImageArchive
+
+        say: Progress = progress or (lambda what, done, total: None)
+        loaded: list[tuple[_Received, Sequence[Reference]]] = []
+        skipped: NotFound | None = None
+        with self._content.scratch() as scratch, self._leases.hold() as lease:
+            archive = ImageArchive(stream, "the archive", scratch)
+            try:
+                for found in archive.images():
+                    label = found.names[0].familiar if found.names else found.root.digest
+                    try:
+                        received = self._receive(
+                            archive,
+                            found.root,
+                            label,
+                            platform or host_platform(),
+                            platform is not None,
+                            lease,
+                            say,
+                            "Loading layer",
+                        )
+                    except NotFound as error:
+                        if platform is None:
+                            raise
+                        skipped = error
+                        continue
+                    self._settle(received.layers, driver, lease, say)
+                    loaded.append((received, found.names))
+            except OSError as error:
+                raise SystemFault(f"loading images: {error.strerror or error}") from error
+            finally:
+                archive.close()
+            if skipped is not None and not loaded:
+                raise skipped
+            with self._database.write() as connection:
+                return [
+                    (self._record(connection, one.image, one.layers, one.documents, names, []), names)
+                    for one, names in loaded
+                ]
 
     def import_(
         self,
@@ -182,32 +237,41 @@ class Arrival:
                 created=now,
                 labels=process.get("Labels") or {},
             )
-            return self._record(image, layers, [manifest.digest, config.digest], name, [])
+            with self._database.write() as connection:
+                return self._record(connection, image, layers, [manifest.digest, config.digest], _some(name), [])
 
     def _record(
         self,
+        connection: sqlite3.Connection,
         image: Image,
         layers: Sequence[Layer],
         documents: Sequence[str],
-        name: Reference | None,
+        names: Sequence[Reference],
         digests: Sequence[str],
     ) -> Image:
+        """Make the image known, and ``names`` its own; ``digests`` are those of its repositories."""
         now = time.time()
-        with self._database.write() as connection:
-            records.add(connection, image, layers, [*documents, *(layer.blob.digest for layer in layers)])
-            if name is not None:
-                records.set_tag(connection, str(name), image.id, now)
-                for digest in digests:
-                    records.set_digest(connection, name.name, digest, image.id)
-        return evolve(image, tagged=now) if name is not None else image
+        records.add(connection, image, layers, [*documents, *(layer.blob.digest for layer in layers)])
+        for name in names:
+            records.set_tag(connection, str(name), image.id, now)
+            for digest in digests:
+                records.set_digest(connection, name.name, digest, image.id)
+        return evolve(image, tagged=now) if names else image
 
     # From a source
 
     def _receive(
-        self, source: ImageSource, reference: str, platform: Platform, strict: bool, lease: Lease, say: Progress
+        self,
+        source: _Blobs,
+        root: Descriptor,
+        reference: str,
+        platform: Platform,
+        strict: bool,
+        lease: Lease,
+        say: Progress,
+        verb: str = "Downloading",
     ) -> _Received:
         """Get all bytes of an image, verified against their digests. ``strict``: no other platform will do."""
-        root = source.resolve(reference, platform)
         found, manifest, documents = self._manifest(source, root, platform, reference, lease)
         config = parse_config(self._document(source, manifest.config, CONFIG_LIMIT, lease))
         check_match(manifest, config)
@@ -223,18 +287,23 @@ class Arrival:
             )
         )
         for layer in layers:
-            self._fetch(source, layer.blob, lease, say)
+            self._fetch(source, layer.blob, lease, say, verb)
         return _Received(
             root=root,
-            manifest=found,
-            id=manifest.config.digest,
-            config=config,
+            image=Image(
+                id=manifest.config.digest,
+                manifest=found,
+                chain_id=layers[-1].chain_id if layers else "",
+                platform=config.platform,
+                created=parse_time(config.created),
+                labels=config.labels,
+            ),
             layers=layers,
             documents=(*documents, manifest.config.digest),
         )
 
     def _manifest(
-        self, source: ImageSource, root: Descriptor, platform: Platform, reference: str, lease: Lease
+        self, source: _Blobs, root: Descriptor, platform: Platform, reference: str, lease: Lease
     ) -> tuple[Descriptor, Manifest, list[str]]:
         """Follow indexes down to a manifest: its descriptor, itself, and the digests of all that were read."""
         descriptor, read = root, []
@@ -247,15 +316,17 @@ class Arrival:
             descriptor = select(document, platform, reference)
         raise InvalidArgument(f"image {reference} has more than {_NESTED_INDEXES} indexes inside each other")
 
-    def _document(self, source: ImageSource, descriptor: Descriptor, limit: int, lease: Lease) -> bytes:
+    def _document(self, source: _Blobs, descriptor: Descriptor, limit: int, lease: Lease) -> bytes:
         if descriptor.size > limit:
             raise InvalidArgument(f"document {descriptor.digest} of {descriptor.size} bytes is larger than {limit}")
         self._fetch(source, descriptor, lease, lambda what, done, total: None)
         return self._content.read(descriptor.digest, limit)
 
-    def _fetch(self, source: ImageSource, descriptor: Descriptor, lease: Lease, say: Progress) -> None:
+    def _fetch(
+        self, source: _Blobs, descriptor: Descriptor, lease: Lease, say: Progress, verb: str = "Downloading"
+    ) -> None:
         lease.add("content", descriptor.digest)
-        what = f"Downloading {descriptor.digest[7:19]}"
+        what = f"{verb} {descriptor.digest[7:19]}"
         # One download, however many want it.
         with self._locks.hold(offset_of("blob", descriptor.digest)):
             if self._content.has(descriptor.digest):
@@ -363,6 +434,10 @@ def _first_bytes(stream: BinaryIO) -> bytes:
     except OSError as error:
         raise SystemFault(f"reading the archive: {error.strerror}") from error
     return start
+
+
+def _some(name: Reference | None) -> Sequence[Reference]:
+    return () if name is None else (name,)
 
 
 def _proposed_name(root: Descriptor) -> Reference | None:

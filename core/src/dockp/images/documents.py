@@ -259,7 +259,7 @@ def manifest_bytes(config: Descriptor, layers: Sequence[Descriptor], media_type:
     )
 
 
-def encode(document: Mapping[str, Any]) -> bytes:
+def encode(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """JSON as it is stored: compact, UTF-8, the same bytes for the same document."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -150,6 +150,16 @@ def by_tag(connection: sqlite3.Connection, name: str) -> Image | None:
     )
 
 
+def in_repository(connection: sqlite3.Connection, name: str) -> list[tuple[str, Image]]:
+    """Every tag of the repository ``name``, as (whole reference, image)."""
+    rows = connection.execute(
+        "SELECT name, images.* FROM tags JOIN images ON images.id = tags.image WHERE name > ? AND name < ?"
+        " ORDER BY name",
+        (f"{name}:", f"{name};"),  # the semicolon is what follows the colon
+    )
+    return [(row["name"], from_row(row)) for row in rows]
+
+
 def by_digest(connection: sqlite3.Connection, name: str, digest: str) -> Image | None:
     """``name``: a repository. ``digest``: of a manifest or index."""
     return _first(
@@ -196,6 +206,16 @@ def sizes(connection: sqlite3.Connection) -> dict[str, int]:
     """Bytes of every image: the sum of its layers unpacked."""
     rows = connection.execute(
         "SELECT image, SUM(size) AS total FROM image_layers JOIN layer_sizes USING (diff_id) GROUP BY image"
+    )
+    return {row["image"]: row["total"] for row in rows}
+
+
+def shared_sizes(connection: sqlite3.Connection) -> dict[str, int]:
+    """Bytes of every image that another image has as well: the sum of the layers that several stand on."""
+    rows = connection.execute(
+        "SELECT image, SUM(size) AS total FROM image_layers AS mine JOIN layer_sizes USING (diff_id) WHERE EXISTS"
+        " (SELECT 1 FROM image_layers AS other JOIN images ON images.id = other.image"
+        " WHERE other.chain_id = mine.chain_id AND other.image != mine.image AND NOT removed) GROUP BY image"
     )
     return {row["image"]: row["total"] for row in rows}
 

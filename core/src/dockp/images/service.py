@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from attrs import frozen
-
 from dockp.images import records
-from dockp.images.documents import CONFIG_LIMIT, ImageConfig, descriptor_json, parse_config
+from dockp.images.documents import CONFIG_LIMIT, ImageConfig, descriptor_json, parse_config, platform_json
 from dockp.images.layers import LayerUnpacker, Progress
 from dockp.images.records import Image
 from dockp.images.reference import Reference, is_digest, is_identifier, matches, parse, parse_tag
+from dockp.images.removal import ImageUser, Removal
 from dockp.images.times import parse_moment, parse_time
 from dockp.spi.errors import Conflict, InvalidArgument, NotFound
 from dockp.spi.values import Platform
@@ -28,7 +27,9 @@ if TYPE_CHECKING:
     from dockp.spi.images import ImageSource
 
 Filters = Mapping[str, Sequence[str]]
-_Done = list[dict[str, str]]
+_Rows = list[dict[str, str]]
+Emit = Callable[[str, str, str, Mapping[str, str]], None]
+_PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 _FILTERS = frozenset({"reference", "label", "dangling", "before", "since", "until"})
 _TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
 _CONFIG_FIELDS: tuple[tuple[str, object], ...] = (
@@ -49,17 +50,12 @@ _CONFIG_FIELDS: tuple[tuple[str, object], ...] = (
 _ALWAYS_SHOWN = frozenset({"User", "Env", "Cmd", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"})
 
 
-@frozen(kw_only=True)
-class ImageUser:
-    """A container that was made from an image, as `ImageService.remove` needs to know it."""
-
-    id: str
-    running: bool
-
-
 class ImageService:
     """Images of one data root. Thread-safe, and shared with other processes. Methods take references as people type
-    them: ``name``, ``name:tag``, ``name@digest``, a whole id or the beginning of one."""
+    them: ``name``, ``name:tag``, ``name@digest``, a whole id or the beginning of one.
+
+    Args: emit: tells an event: kind, action, id and attributes.
+    """
 
     def __init__(
         self,
@@ -68,12 +64,14 @@ class ImageService:
         leases: Leases,
         snapshots: SnapshotService,
         locks: RangeLocks,
+        emit: Emit = lambda kind, action, actor_id, attributes: None,
     ) -> None:
         self._database = database
         self._content = content
         self._leases = leases
         self._snapshots = snapshots
         self._locks = locks
+        self._emit = emit
         self._layers = LayerUnpacker(database, content, snapshots)
 
     # Finding
@@ -123,11 +121,20 @@ class ImageService:
         with self._database.read() as connection:
             return [parse(name).familiar for name in records.references_of(connection, image.id)]
 
-    def list(self, *, all: bool = False, filters: Filters | None = None) -> Sequence[dict[str, Any]]:
+    def list(
+        self,
+        *,
+        all: bool = False,
+        filters: Filters | None = None,
+        shared_size: bool = False,
+        manifests: bool = False,
+        used_by: Callable[[str], Sequence[ImageUser]] | None = None,
+    ) -> Sequence[dict[str, Any]]:
         """Summaries as ``GET /images/json``, the latest first.
 
         Args: all: also untagged images that others were built on. filters: reference, label, dangling, before, since,
-            until, each with its values.
+            until, each with its values. shared_size: fill in ``SharedSize``. manifests: add ``Manifests``. used_by:
+            the containers made from an image, to fill in ``Containers``.
         Raises: InvalidArgument for an unknown filter or value; NotFound for an image named by before or since.
         """
         filters = filters or {}
@@ -142,6 +149,7 @@ class ImageService:
             images = records.all_images(connection)
             tags, digests = records.tags_by_image(connection), records.digests_by_image(connection)
             sizes = records.sizes(connection)
+            shared = records.shared_sizes(connection) if shared_size else {}
         parents = {image.parent for image in images}
         summaries = []
         for image in images:
@@ -155,27 +163,29 @@ class ImageService:
                 continue
             if until is not None and image.created > until:
                 continue
-            if not _has_labels(image.labels, filters.get("label", ())):
+            if not has_labels(image.labels, filters.get("label", ())):
                 continue
             if filters.get("reference"):
                 repo_tags = [name for name in repo_tags if _is_named(name, filters["reference"])]
                 repo_digests = [name for name in repo_digests if _is_named(name, filters["reference"])]
                 if not repo_tags and not repo_digests:
                     continue
-            summaries.append(
-                {
-                    "Id": image.id,
-                    "ParentId": image.parent,
-                    "RepoTags": [parse(name).familiar for name in repo_tags],
-                    "RepoDigests": [parse(name).familiar for name in repo_digests],
-                    "Created": int(image.created),
-                    "Size": sizes.get(image.id, 0),
-                    "SharedSize": -1,
-                    "Labels": dict(image.labels) or None,
-                    "Containers": -1,
-                    "Descriptor": descriptor_json(image.manifest),
-                }
-            )
+            users = [user.id for user in used_by(image.id)] if used_by is not None else None
+            summary = {
+                "Id": image.id,
+                "ParentId": image.parent,
+                "RepoTags": [parse(name).familiar for name in repo_tags],
+                "RepoDigests": [parse(name).familiar for name in repo_digests],
+                "Created": int(image.created),
+                "Size": sizes.get(image.id, 0),
+                "SharedSize": shared.get(image.id, 0) if shared_size else -1,
+                "Labels": dict(image.labels) or None,
+                "Containers": -1 if users is None else len(users),
+                "Descriptor": descriptor_json(image.manifest),
+            }
+            if manifests:
+                summary["Manifests"] = [self._manifest_summary(image, sizes.get(image.id, 0), users or ())]
+            summaries.append(summary)
         return summaries
 
     def inspect(self, ref: str, driver: str = "") -> dict[str, Any]:
@@ -247,6 +257,23 @@ class ImageService:
             steps[0]["Tags"] = tags or None
         return steps
 
+    def _manifest_summary(self, image: Image, unpacked: int, users: Sequence[str]) -> dict[str, Any]:
+        """The one manifest there is of an image, as ``ImageManifestSummary`` of API 1.47."""
+        with self._database.read() as connection:
+            stored = sum(layer.blob.size for layer in records.layers_of(connection, image.id)) + image.manifest.size
+        return {
+            "ID": image.manifest.digest,
+            "Descriptor": descriptor_json(image.manifest),
+            "Available": True,
+            "Size": {"Content": stored, "Total": stored + unpacked},
+            "Kind": "image",
+            "ImageData": {
+                "Platform": platform_json(image.platform),
+                "Containers": list(users),
+                "Size": {"Unpacked": unpacked},
+            },
+        }
+
     # Naming
 
     def tag(self, ref: str, target: str) -> None:
@@ -257,6 +284,7 @@ class ImageService:
             if records.by_id(connection, image.id) is None:
                 raise NotFound(f"No such image: {ref}")
             records.set_tag(connection, str(name), image.id, time.time())
+        self._tell("tag", image, name.familiar)
 
     def remove(
         self,
@@ -274,41 +302,51 @@ class ImageService:
         """
         image = self.get(ref)
         with self._database.write() as connection:
-            references = [parse(name) for name in records.references_of(connection, image.id)]
-            done: _Done = []
+            removal = Removal(connection, used_by)
+            removal.remove(image, ref, force=force, prune=prune)
+        for row in removal.done:
+            if "Untagged" in row:
+                self._tell("untag", image, image.id)
+        for gone in removal.deleted:
+            self._tell("delete", gone, gone.id)
+        return removal.done
 
-            def untag(reference: Reference) -> None:
-                records.remove_reference(connection, str(reference))
-                references.remove(reference)
-                done.append({"Untagged": reference.familiar})
+    def prune(
+        self, filters: Filters | None = None, used_by: Callable[[str], Sequence[ImageUser]] = lambda id: ()
+    ) -> Sequence[dict[str, str]]:
+        """Remove what no container uses: dangling images, with the filter ``dangling=false`` tagged ones as well.
 
-            by_name = not _is_id_prefix(image.id, ref)
-            single = _is_single(references)
-            if by_name:
-                users = used_by(image.id)
-                if users and single and not force:
-                    raise Conflict(
-                        f'conflict: unable to remove repository reference "{ref}" (must force) - container '
-                        f"{users[0].id[:12]} is using its referenced image {_short(image.id)}"
-                    )
-                reference = parse(ref).with_default_tag()
-                if reference.digest:
-                    reference = Reference(domain=reference.domain, path=reference.path, digest=reference.digest)
-                if reference in references:
-                    untag(reference)
-                if reference.digest is None and not any(
-                    other.digest is None and other.name == reference.name for other in references
-                ):
-                    # Digests go with the last tag of their repository.
-                    for other in [other for other in references if other.name == reference.name]:
-                        untag(other)
-                if references:
-                    return done
-            elif single:
-                self._check_removable(connection, image, used_by, [], force)
-                for reference in tuple(references):
-                    untag(reference)
-            self._remove_record(connection, image, done, used_by, references, force=force, prune=prune, quiet=by_name)
+        Args: filters: also until, label and ``label!``.
+        Returns, as `remove`, what was done. Raises: InvalidArgument for an unknown filter or value.
+        """
+        filters = filters or {}
+        for name in filters:
+            if name not in _PRUNE_FILTERS:
+                raise InvalidArgument(f"invalid filter '{name}'")
+        dangling_only = not filters.get("dangling") or _boolean("dangling", filters["dangling"])
+        if len(filters.get("until", ())) > 1:
+            raise InvalidArgument("more than one until filter specified")
+        until = min([parse_moment(text) for text in filters.get("until", ())], default=None)
+        with self._database.read() as connection:
+            images = records.all_images(connection)
+            parents = {image.parent for image in images}
+            references = {image.id: records.references_of(connection, image.id) for image in images}
+        done: _Rows = []
+        for image in images:
+            names = references[image.id]
+            if (
+                (not names and image.id in parents)
+                or (dangling_only and any("@" not in name for name in names))
+                or (until is not None and image.created > until)
+                or not has_labels(image.labels, filters.get("label", ()))
+                or ("label!" in filters and has_labels(image.labels, filters["label!"]))
+                or used_by(image.id)
+            ):
+                continue
+            for ref in [parse(name).familiar for name in names] or [image.id]:
+                # Somebody else may have removed it meanwhile, or made a container of it.
+                with contextlib.suppress(Conflict, NotFound):
+                    done += self.remove(ref, used_by=used_by)
         return done
 
     # Getting
@@ -347,7 +385,7 @@ class ImageService:
         from dockp.images.arrival import Arrival
 
         arrival = Arrival(self._database, self._content, self._leases, self._locks, self._layers)
-        return arrival.import_(
+        image = arrival.import_(
             stream,
             changes=changes,
             message=message,
@@ -356,62 +394,72 @@ class ImageService:
             driver=driver,
             progress=progress,
         )
+        self._tell("import", image, image.id)
+        return image
+
+    def load(
+        self,
+        stream: BinaryIO,
+        *,
+        platform: Platform | None = None,
+        driver: str = "",
+        progress: Progress | None = None,
+    ) -> Sequence[str]:
+        """Take the images of an archive. See `dockp.images.arrival.Arrival.load`.
+
+        Returns: their names as people write them, or ids where they have none.
+        """
+        from dockp.images.arrival import Arrival
+
+        arrival = Arrival(self._database, self._content, self._leases, self._locks, self._layers)
+        loaded = []
+        for image, names in arrival.load(stream, platform=platform, driver=driver, progress=progress):
+            self._tell("load", image, image.id)
+            loaded += [name.familiar for name in names] or [image.id]
+        return loaded
+
+    # Giving
+
+    def save(self, refs: Sequence[str], *, platform: Platform | None = None) -> BinaryIO:
+        """A tar of images, to be closed by the caller; see `dockp.images.save`. A name without a tag means every tag of
+        that repository, an id or digest the image without a name.
+
+        Raises: NotFound, also when an image is not for ``platform``; InvalidArgument for a malformed reference.
+        """
+        from dockp.images.documents import runs_on
+        from dockp.images.save import save
+
+        chosen: dict[str, tuple[Image, dict[Reference, None]]] = {}
+        for ref in refs:
+            for image, tag in self._meant_by(ref):
+                if platform is not None and not runs_on(image.platform, platform):
+                    raise NotFound(
+                        f"image with reference {ref} was found but does not provide the specified platform ({platform})"
+                    )
+                tags = chosen.setdefault(image.id, (image, {}))[1]
+                if tag is not None:
+                    tags[tag] = None
+        stream = save(self._content, self._leases, [(image, tuple(tags)) for image, tags in chosen.values()])
+        for image, _ in chosen.values():
+            self._tell("save", image, image.id)
+        return stream
+
+    def _meant_by(self, ref: str) -> Sequence[tuple[Image, Reference | None]]:
+        if is_digest(ref) or is_identifier(ref):
+            return [(self.get(ref), None)]
+        reference = parse(ref)
+        if reference.digest is None and reference.tag is None:
+            with self._database.read() as connection:
+                found = records.in_repository(connection, reference.name)
+            if found:
+                return [(image, parse(name)) for name, image in found]
+        image = self.get(ref)
+        return [(image, reference if reference.tag is not None and reference.digest is None else None)]
 
     # Inside
 
-    def _remove_record(
-        self,
-        connection: sqlite3.Connection,
-        image: Image,
-        done: _Done,
-        used_by: Callable[[str], Sequence[ImageUser]],
-        references: Sequence[Reference],
-        *,
-        force: bool,
-        prune: bool,
-        quiet: bool,
-    ) -> None:
-        try:
-            self._check_removable(connection, image, used_by, references, force)
-        except Conflict:
-            # Its name is gone, which was what was asked; that something else needs the image is then no error.
-            if quiet:
-                return
-            raise
-        for reference in tuple(references):
-            records.remove_reference(connection, str(reference))
-            done.append({"Untagged": reference.familiar})
-        layers = records.only_layers_of(connection, image.id)
-        records.hide(connection, image.id)
-        done.append({"Deleted": image.id})
-        done.extend({"Deleted": chain_id} for chain_id in layers)
-        parent = records.by_id(connection, image.parent) if prune and image.parent else None
-        if parent is not None and not records.references_of(connection, parent.id):
-            self._remove_record(connection, parent, done, used_by, [], force=False, prune=True, quiet=True)
-
-    def _check_removable(
-        self,
-        connection: sqlite3.Connection,
-        image: Image,
-        used_by: Callable[[str], Sequence[ImageUser]],
-        references: Sequence[Reference],
-        force: bool,
-    ) -> None:
-        def conflict(how: str, why: str) -> Conflict:
-            return Conflict(f"conflict: unable to delete {_short(image.id)} ({how}) - {why}")
-
-        if records.children_of(connection, image.id):
-            raise conflict("cannot be forced", "image has dependent child images")
-        users = used_by(image.id)
-        for user in users:
-            if user.running:
-                raise conflict("cannot be forced", f"image is being used by running container {user.id[:12]}")
-        if force:
-            return
-        if references:
-            raise conflict("must be forced", "image is referenced in multiple repositories")
-        for user in users:
-            raise conflict("must be forced", f"image is being used by stopped container {user.id[:12]}")
+    def _tell(self, action: str, image: Image, name: str) -> None:
+        self._emit("image", action, image.id, {**image.labels, "name": name})
 
     def _graph_driver(self, image: Image, driver: str) -> dict[str, Any] | None:
         top = self._layers.top(image, driver) if driver else None
@@ -428,20 +476,6 @@ class ImageService:
         return {"Name": driver, "Data": {"LowerDir": ":".join(lower)} if lower else None}
 
 
-def _is_id_prefix(id: str, text: str) -> bool:
-    return id.startswith(text) or id.removeprefix("sha256:").startswith(text)
-
-
-def _is_single(references: Sequence[Reference]) -> bool:
-    """At most one tag, and digests of its repository only."""
-    tags = [reference for reference in references if reference.digest is None]
-    return len(tags) <= 1 and len({reference.name for reference in references}) <= 1
-
-
-def _short(id: str) -> str:
-    return id.removeprefix("sha256:")[:12]
-
-
 def _boolean(name: str, values: Sequence[str]) -> bool:
     wanted = {value.lower() for value in values}
     if wanted <= _TRUE:
@@ -451,7 +485,7 @@ def _boolean(name: str, values: Sequence[str]) -> bool:
     raise InvalidArgument(f"invalid filter '{name}={values[0]}': expected true or false")
 
 
-def _has_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
+def has_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
     for text in wanted:
         key, equals, value = text.partition("=")
         if key not in labels or (equals and labels[key] != value):

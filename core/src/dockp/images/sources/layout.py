@@ -12,7 +12,7 @@ from dockp.spi.errors import InvalidArgument, NotFound
 from dockp.spi.values import Descriptor, Platform
 from dockp.store.content import hex_of
 
-_TAG = "org.opencontainers.image.ref.name"
+TAG_ANNOTATION = "org.opencontainers.image.ref.name"
 
 
 class Files(Protocol):
@@ -65,10 +65,10 @@ class Layout:
             return self._by_digest(digest)
         entries = [entry for entry in self.index.manifests if entry.media_type in MANIFEST_TYPES | INDEX_TYPES]
         if tag:
-            found = [entry for entry in entries if entry.annotations.get(_TAG) == tag]
+            found = [entry for entry in entries if entry.annotations.get(TAG_ANNOTATION) == tag]
         else:
             found = entries
-            names = {entry.annotations.get(_TAG, "") for entry in entries}
+            names = {entry.annotations.get(TAG_ANNOTATION, "") for entry in entries}
             if len(names) > 1:
                 raise NotFound(f"{self._files.label} holds several images, choose one by its tag: {self._tags()}")
         if not found:
@@ -95,7 +95,7 @@ class Layout:
             raise NotFound(f"{self._files.label} lacks the blob {descriptor.digest}") from None
 
     def _tags(self) -> str:
-        tags = {entry.annotations.get(_TAG) or f"@{entry.digest}" for entry in self.index.manifests}
+        tags = {entry.annotations.get(TAG_ANNOTATION) or f"@{entry.digest}" for entry in self.index.manifests}
         return ", ".join(sorted(tags))
 
 
