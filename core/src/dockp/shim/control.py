@@ -325,7 +325,8 @@ class Control:
                     self.task.tell("detach")
                 self._send(connection, {"event": "detached", **name})
 
-        stdio.attach(sock, wants, keys, frames, ended)
+        head, early = (message.get(name, "").encode("latin-1") for name in ("head", "early"))
+        stdio.attach(sock, wants, keys, frames, ended, head, early)
         return {"framed": frames}
 
     def op_resize(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:

@@ -404,13 +404,27 @@ class Stdio:
     # --- the clients' side
 
     def attach(
-        self, sock: _socket.socket, wants: dict[str, bool], keys: bytes, frames: bool, ended: Callable[[str], None]
+        self,
+        sock: _socket.socket,
+        wants: dict[str, bool],
+        keys: bytes,
+        frames: bool,
+        ended: Callable[[str], None],
+        head: bytes = b"",
+        early: bytes = b"",
     ) -> Client:
-        """Add a client; the socket is ours from here on, but its blocking mode is not: others may hold it too."""
+        """Add a client; the socket is ours from here on, but its blocking mode is not: others may hold it too.
+
+        Args: head: sent before any output. early: input that somebody has read from the socket before.
+        """
         client = Client(sock, wants, keys if self.terminal else b"", frames, ended)
         self.clients.append(client)
         client.events = READ if self._may_read(client) else 0
         self.loop.watch(sock.fileno(), client.events, lambda events: self._client_event(client, events))
+        if head:
+            self._send(client, head)
+        if early and client.wants["stdin"] and client in self.clients:
+            self._take_input(client, early)
         return client
 
     def _may_read(self, client: Client) -> bool:
@@ -450,6 +464,9 @@ class Stdio:
                 return
             self._ask(client)
             return
+        self._take_input(client, data)
+
+    def _take_input(self, client: Client, data: bytes) -> None:
         data, leave = client.keys.feed(data)
         if data and not self._deaf and not self._input_over:
             self._input += data

@@ -340,13 +340,26 @@ class ShimClient:
         stderr: bool = True,
         detach_keys: bytes = b"",
         framing: str = "auto",
+        head: bytes = b"",
+        early: bytes = b"",
     ) -> None:
         """Hand a connected stream socket of somebody else to the shim, which talks to it from then on. The descriptor
-        is copied; close it afterwards."""
-        self._attach_fd(sock, stdin, stdout, stderr, detach_keys, framing)
+        is copied; close it afterwards.
+
+        Args: head: sent before any output, unless this raises. early: input that was read from the socket already.
+        """
+        self._attach_fd(sock, stdin, stdout, stderr, detach_keys, framing, head, early)
 
     def _attach_fd(
-        self, descriptor: int, stdin: bool, stdout: bool, stderr: bool, detach_keys: bytes, framing: str
+        self,
+        descriptor: int,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        detach_keys: bytes,
+        framing: str,
+        head: bytes = b"",
+        early: bytes = b"",
     ) -> tuple[tuple[str, object], bool]:
         seq = self._begin(
             "attach",
@@ -356,6 +369,8 @@ class ShimClient:
             stderr=stderr,
             detach_keys=list(detach_keys),
             framing=framing,
+            head=head.decode("latin-1"),
+            early=early.decode("latin-1"),
         )
         return ("attach", seq), self._end(seq)["framed"]
 
@@ -374,60 +389,16 @@ class ShimClient:
         stderr: bool = True,
         detach_keys: bytes = b"",
         framing: str = "auto",
+        head: bytes = b"",
+        early: bytes = b"",
         set_home: bool = True,
     ) -> int:
         """Run an OCI ``process`` in the container; returns its pid on the host.
 
         Args: user: resolved inside the container, with ``groups``; None leaves what ``process`` says.
             stream: a connected stream socket for its standard streams, copied; None: no input, output is discarded.
+            head, early: see `attach_fd`.
         """
-        return self._exec(
-            exec_id, process, user, groups, terminal, console_size, stream, stdin, stdout, stderr, detach_keys, framing,
-            set_home,
-        )[0]  # fmt: skip
-
-    def exec_attached(self, exec_id: str, process: Mapping[str, Any], **options: Any) -> AttachStream:
-        """Like `exec` (whose options it takes, but for ``stream``), with a stream made for it."""
-        ours, theirs = socket.socketpair()
-        try:
-            framed = self._exec(
-                exec_id,
-                process,
-                options.get("user"),
-                options.get("groups", ()),
-                options.get("terminal", False),
-                options.get("console_size"),
-                theirs.fileno(),
-                options.get("stdin", False),
-                options.get("stdout", True),
-                options.get("stderr", True),
-                options.get("detach_keys", b""),
-                options.get("framing", "auto"),
-                options.get("set_home", True),
-            )[1]
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return AttachStream(self, ours, ("exec_id", exec_id), framed)
-
-    def _exec(
-        self,
-        exec_id: str,
-        process: Mapping[str, Any],
-        user: str | None,
-        groups: Sequence[str],
-        terminal: bool,
-        console_size: tuple[int, int] | None,
-        stream: int | None,
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
-        detach_keys: bytes,
-        framing: str,
-        set_home: bool,
-    ) -> tuple[int, bool]:
         answer = self._call(
             "exec",
             [] if stream is None else [stream],
@@ -441,9 +412,33 @@ class ShimClient:
             stderr=stderr,
             detach_keys=list(detach_keys),
             framing=framing,
+            head=head.decode("latin-1"),
+            early=early.decode("latin-1"),
             env_home=set_home,
         )
-        return answer["pid"], bool(answer.get("framed"))
+        pid: int = answer["pid"]
+        return pid
+
+    def exec_attached(
+        self,
+        exec_id: str,
+        process: Mapping[str, Any],
+        *,
+        terminal: bool = False,
+        framing: str = "auto",
+        **options: Any,
+    ) -> AttachStream:
+        """Like `exec` (whose options it takes, but for ``stream``), with a stream made for it."""
+        ours, theirs = socket.socketpair()
+        try:
+            self.exec(exec_id, process, stream=theirs.fileno(), terminal=terminal, framing=framing, **options)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        framed = framing == "stdcopy" or (framing == "auto" and not terminal)
+        return AttachStream(self, ours, ("exec_id", exec_id), framed)
 
     def exec_wait(self, exec_id: str, timeout: float | None = None) -> int:
         """Wait for an exec and its output to end; returns its exit code."""
