@@ -7,7 +7,7 @@ the default, as in Docker's own decoder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -63,30 +63,57 @@ def nested_map_list(model: type, name: str = "") -> Any:
 
 
 @cache
-def _fields(cls: Any) -> tuple[tuple[str, str, str, type | None, Any], ...]:
-    """(attribute, JSON name, how it nests, nested class, default) of every field of ``cls``."""
+def _fields(cls: Any) -> tuple[tuple[str, str, str, type | None, str], ...]:
+    """(attribute, JSON name, how it nests, nested class, type as written) of every field of ``cls``."""
     rows = []
     for item in attrs.fields(cls):
         meta = item.metadata
         name = meta.get("json") or "".join(part.capitalize() for part in item.name.split("_"))
         how = next((word for word in ("one", "many", "map", "lists") if word in meta), "")
-        rows.append((item.name, name, how, meta.get(how), item.default))
+        rows.append((item.name, name, how, meta.get(how), str(item.type).removesuffix(" | None")))
     return tuple(rows)
 
 
-def _kind_matches(value: Any, default: Any) -> bool:
-    """Whether a JSON value can stand where ``default`` stands; None defaults and factories accept anything."""
-    if isinstance(default, bool):
-        return isinstance(value, bool)
-    if isinstance(default, int | float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(default, str):
-        return isinstance(value, str)
-    if isinstance(default, tuple):
-        return isinstance(value, list | tuple)
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-        return isinstance(value, Mapping)
+@cache
+def json_names(cls: Any) -> frozenset[str]:
+    """The JSON names of the fields of ``cls``."""
+    return frozenset(row[1] for row in _fields(cls))
+
+
+def _is_text(value: Any) -> bool:
+    # What is no Unicode could be stored and sent nowhere; a zero byte would end the string in the kernel.
+    return isinstance(value, str) and "\0" not in value and (value.isascii() or _encodes(value))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
     return True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+# Docker's own decoder is as strict. Types are as the annotations of the models have them.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "str": _is_text,
+    "bool": lambda value: isinstance(value, bool),
+    "int": _is_number,
+    "tuple[str, ...]": lambda value: _is_list(value) and all(map(_is_text, value)),
+    "tuple[int, int]": lambda value: _is_list(value) and len(value) == 2 and all(map(_is_number, value)),
+    "tuple[Any, ...]": _is_list,
+    "Mapping[str, Any]": lambda value: isinstance(value, Mapping) and all(map(_is_text, value)),
+    "Mapping[str, str]": lambda value: (
+        isinstance(value, Mapping) and all(map(_is_text, value)) and all(map(_is_text, value.values()))
+    ),
+}
 
 
 def from_json(cls: type[T], document: Any, where: str = "") -> T:
@@ -94,12 +121,12 @@ def from_json(cls: type[T], document: Any, where: str = "") -> T:
     if not isinstance(document, Mapping):
         raise InvalidArgument(f"invalid JSON: {where or cls.__name__} must be an object")
     values: dict[str, Any] = {}
-    for attribute, name, how, model, default in _fields(cls):  # type: ignore[arg-type]
+    for attribute, name, how, model, kind in _fields(cls):  # type: ignore[arg-type]
         value = document.get(name)
         if value is None:
             continue
         spot = f"{where}.{name}" if where else name
-        if not how and not _kind_matches(value, default):
+        if not how and kind in _KINDS and not _KINDS[kind](value):
             raise InvalidArgument(f"invalid JSON: {spot} has the wrong type")
         if how == "one" and model is not None:
             value = from_json(model, value, spot)
