@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -41,7 +42,10 @@ CREATE TABLE IF NOT EXISTS execs (
 
 @frozen(kw_only=True)
 class Task:
-    """How a container's process is, or was at its last end. Times are nanoseconds since the epoch, 0 for never."""
+    """How a container's process is, or was at its last end. Times are nanoseconds since the epoch, 0 for never.
+
+    ``stopped``: somebody asked for its end.
+    """
 
     state: State = State.CREATED
     pid: int = 0
@@ -51,6 +55,7 @@ class Task:
     started_at: int = 0
     finished_at: int = 0
     restart_count: int = 0
+    stopped: bool = False
     health: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -62,6 +67,7 @@ class Task:
             "started_at": self.started_at,
             "finished_at": self.finished_at,
             "restart_count": self.restart_count,
+            "stopped": self.stopped,
         }
 
     @classmethod
@@ -146,6 +152,13 @@ class ContainerTable:
             )
         except sqlite3.IntegrityError as error:
             raise self._taken(connection, container.name) from error
+
+    def save_state(self, connection: sqlite3.Connection, container: Container) -> None:
+        """As `save`, of a container whose name and request are as they were."""
+        connection.execute(
+            "UPDATE containers SET visible = ?, active = ?, snapshot = ?, details = ? WHERE id = ?",
+            (int(container.visible), int(container.active), container.snapshot, _details(container), container.id),
+        )
 
     def save(self, connection: sqlite3.Connection, container: Container) -> None:
         try:
@@ -252,13 +265,18 @@ def _to_row(container: Container) -> dict[str, Any]:
         "exec_driver": container.exec_driver,
         "snapshot": container.snapshot,
         "request": json.dumps(to_json(container.request)),
-        "details": json.dumps(
-            {
-                "task": container.task.to_json(),
-                "mounts": [mount.to_json() for mount in container.mounts],
-            }
-        ),
+        "details": _details(container),
     }
+
+
+def _details(container: Container) -> str:
+    return json.dumps({"task": container.task.to_json(), "mounts": [mount.to_json() for mount in container.mounts]})
+
+
+@functools.lru_cache(maxsize=256)
+def _request(text: str) -> CreateRequest:
+    """A record is read several times for every verb, and this is the larger part of it; requests never change."""
+    return from_json(CreateRequest, json.loads(text))
 
 
 def _from_row(row: sqlite3.Row) -> Container:
@@ -273,7 +291,7 @@ def _from_row(row: sqlite3.Row) -> Container:
         storage_driver=row["storage_driver"],
         exec_driver=row["exec_driver"],
         snapshot=row["snapshot"],
-        request=from_json(CreateRequest, json.loads(row["request"])),
+        request=_request(row["request"]),
         task=Task.from_json(details["task"]),
         mounts=tuple(MountRecord.from_json(mount) for mount in details["mounts"]),
     )

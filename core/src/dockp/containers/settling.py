@@ -84,7 +84,7 @@ def settle(context: Context, container_id: str) -> Container:
         erase(context, ended, volumes=True)
     else:
         with context.database.write() as connection:
-            context.table.save(connection, ended)
+            context.table.save_state(connection, ended)
             context.table.drop_execs(connection, container.id)
         drop_run_dir(context, container.id)
     client = context.take_client(container.id)
@@ -219,6 +219,7 @@ def _ended(container: Container, state: TaskState | None) -> Container:
             started_at=state.started_at or container.task.started_at,
             finished_at=state.finished_at,
             restart_count=state.restart_count,
+            stopped=state.stopped,
             health=None if state.health is None else dict(state.health),
         )
     return evolve(container, active=False, task=task)

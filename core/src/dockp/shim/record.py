@@ -45,6 +45,7 @@ class Record:
             "oom_killed": False,
             "error": "",
             "restart_count": 0,
+            "stopped": False,  # by hand: a policy "unless-stopped" does not start it after a boot
             "health": None,
         }
 

@@ -314,7 +314,7 @@ class Task:
     def kill(self, signum: int, everyone: bool = False) -> None:
         """Send a signal. Raises FailedPrecondition when nothing runs."""
         if signum in _MEANT_TO_END or signum == self.config["stop_signal"]:
-            self.manually_stopped = True
+            self._stopped_by_hand()
             if self._back_off is not None:
                 self._give_up_restarting()
                 return
@@ -325,11 +325,16 @@ class Task:
         if self.record.values["status"] == "paused" and self.manually_stopped:
             self.unpause()  # a frozen process would never see the signal that is to end it
 
+    def _stopped_by_hand(self) -> None:
+        if not self.manually_stopped:
+            self.manually_stopped = True
+            self.record.save(stopped=True)
+
     def stop(self, signum: int | None, timeout: float | None) -> None:
         """Ask the container to end, and kill it when it has not in ``timeout`` seconds (-1: never)."""
         if self.ended:
             raise NotModified("the container is stopped already")
-        self.manually_stopped = True
+        self._stopped_by_hand()
         if self._back_off is not None:
             self._give_up_restarting()
             return

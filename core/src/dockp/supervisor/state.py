@@ -24,6 +24,7 @@ class TaskState:
         exit_code: 0-255, meaningful once something has ended; 128 + n for a death by signal n.
         error: why it could not be started, or "".
         lost: True when the shim died without recording an end; the other fields are then the best guess.
+        stopped: somebody asked for its end, by stop or by a signal that is meant to end it.
         health: Docker's ``State.Health`` document, or None without a health check.
     """
 
@@ -37,6 +38,7 @@ class TaskState:
     oom_killed: bool = False
     error: str = ""
     restart_count: int = 0
+    stopped: bool = False
     health: Mapping[str, Any] | None = None
     lost: bool = False
 
