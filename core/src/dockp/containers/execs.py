@@ -16,7 +16,7 @@ from dockp.jsonmodel import from_json, to_json
 from dockp.keys import parse_detach_keys
 from dockp.spi.errors import Conflict, InvalidArgument, StartFailure
 from dockp.spi.runtime import RuntimeFailure
-from dockp.supervisor.client import ShimClient
+from dockp.supervisor.client import ClientSocket, ShimClient
 
 
 def create(context: Context, container: Container, config: ExecConfig) -> str:
@@ -36,9 +36,19 @@ def create(context: Context, container: Container, config: ExecConfig) -> str:
 
 
 def start(
-    context: Context, container: Container, exec_id: str, document: dict[str, Any], *, detach: bool, tty: bool | None
+    context: Context,
+    container: Container,
+    exec_id: str,
+    document: dict[str, Any],
+    *,
+    detach: bool,
+    tty: bool | None,
+    client_socket: ClientSocket | None = None,
 ) -> Stream | None:
-    """Run it. Raises: Conflict when it was started before; StartFailure when its command cannot be executed."""
+    """Run it; a stream unless ``detach`` or there is a ``client_socket`` to serve.
+
+    Raises: Conflict when it was started before; StartFailure when its command cannot be executed.
+    """
     if document["started"]:
         raise Conflict(f"Error: Exec command {exec_id} has already run")
     if container.task.state is State.PAUSED:
@@ -60,16 +70,24 @@ def start(
         if detach:
             client.exec(exec_id, _process(container, config), **options)
         else:
-            stream = client.exec_attached(
-                exec_id,
-                _process(container, config),
-                stdin=config.attach_stdin,
-                stdout=config.attach_stdout,
-                stderr=config.attach_stderr,
-                detach_keys=parse_detach_keys(config.detach_keys) if config.tty else b"",
-                **options,
-            )
-            stream.owns_client = True
+            options |= {
+                "stdin": config.attach_stdin,
+                "stdout": config.attach_stdout,
+                "stderr": config.attach_stderr,
+                "detach_keys": parse_detach_keys(config.detach_keys) if config.tty else b"",
+            }
+            if client_socket is None:
+                stream = client.exec_attached(exec_id, _process(container, config), **options)
+                stream.owns_client = True
+            else:
+                client.exec(
+                    exec_id,
+                    _process(container, config),
+                    stream=client_socket.descriptor,
+                    head=client_socket.head,
+                    early=client_socket.early,
+                    **options,
+                )
     except RuntimeFailure as failure:
         client.close()
         code = START_FAILURE_CODES.get(failure.kind, 126)
@@ -77,6 +95,9 @@ def start(
         raise StartFailure(
             f"OCI runtime exec failed: exec failed: unable to start container process: {failure}", failure.kind
         ) from failure
+    except BaseException:
+        client.close()
+        raise
     if stream is None:
         client.close()
     return stream

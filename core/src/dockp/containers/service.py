@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from dockp.containers import creation, describe, execs, launch, names, removal, settling, signals
+from dockp.containers import creation, describe, execs, launch, names, removal, running, settling, signals
 from dockp.containers.context import Context
-from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, MountPoint, PortBinding
+from dockp.containers.model import CreateRequest, ExecConfig
 from dockp.containers.record import Container
 from dockp.containers.states import State
 from dockp.containers.telling import tell
-from dockp.interface import Created, Document, Filters, RunResult, Stream, Top, WaitResult
-from dockp.jsonmodel import from_json
+from dockp.interface import Created, Document, Filters, Stream, Top, WaitResult
 from dockp.keys import parse_detach_keys
 from dockp.spi.errors import (
     Conflict,
@@ -24,6 +23,7 @@ from dockp.spi.errors import (
     NotFound,
     NotImplemented,
     NotModified,
+    StartFailure,
     SystemFault,
     Unavailable,
 )
@@ -31,7 +31,10 @@ from dockp.spi.logs import LogEntry
 from dockp.spi.runtime import RuntimeFailure
 
 if TYPE_CHECKING:
-    from dockp.supervisor.client import ShimClient
+    from dockp.supervisor.client import ClientSocket, ShimClient
+
+_LONGEST_LOOK = 5.0
+"""Seconds after which waiting for an event looks whether one is missing."""
 
 _RUNNING = (State.RUNNING, State.PAUSED, State.RESTARTING)
 
@@ -98,12 +101,14 @@ class ContainerService:
         if condition not in ("", "not-running", "next-exit", "removed"):
             raise InvalidArgument(f'invalid condition: "{condition}"')
         container = self._find(ref)
-        if not container.active and condition != "next-exit":
+        if self._context.watcher is not None:
+            return self._context.watcher.wait(container.id, condition)
+        if not container.active:
+            if condition == "next-exit":
+                return self._next_exit(container)
             if condition == "removed":
                 self._until_removed(container)
             return WaitResult(exit_code=container.task.exit_code)
-        if not container.active:
-            raise NotImplemented("waiting for the next exit of a container that does not run needs a daemon")
         shim = self._context.take_client(container.id) or self._context.supervisor.connect(container.id)
         with contextlib.closing(shim):
             state = shim.wait("next-exit" if condition == "next-exit" else "not-running")
@@ -114,6 +119,18 @@ class ContainerService:
         if condition == "removed":
             self._until_removed(container)
         return WaitResult(exit_code=state.exit_code or 0, error=state.error)
+
+    def begin_wait(self, ref: str, condition: str = "not-running") -> Callable[[], WaitResult]:
+        before = self._find(ref).task.finished_at
+
+        def end() -> WaitResult:
+            if condition == "next-exit":
+                container = self._find(ref)
+                if not container.active and container.task.finished_at != before:
+                    return WaitResult(exit_code=container.task.exit_code)
+            return self.wait(ref, condition)
+
+        return end
 
     def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         with _asked_for(ref):
@@ -146,28 +163,60 @@ class ContainerService:
     ) -> Stream:
         if logs:
             raise NotImplemented("attach with logs is not supported yet; use logs with follow")
+        with self._attaching(ref, detach_keys) as (container, shim, keys):
+            stream = shim.attach(
+                stdin=stdin and container.request.config.open_stdin, stdout=stdout, stderr=stderr, detach_keys=keys
+            )
+        if container.active:
+            stream.owns_client = True
+        return stream
+
+    def attach_client(
+        self, ref: str, client: ClientSocket, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = ""
+    ) -> None:
+        """As `attach`, for a client of somebody else: from now on the shim talks to it, and nothing is left here."""
+        with self._attaching(ref, detach_keys) as (container, shim, keys):
+            shim.attach_fd(
+                client.descriptor,
+                stdin=stdin and container.request.config.open_stdin,
+                stdout=stdout,
+                stderr=stderr,
+                detach_keys=keys,
+                head=client.head,
+                early=client.early,
+            )
+        if container.active:
+            shim.close()
+
+    @contextlib.contextmanager
+    def _attaching(self, ref: str, detach_keys: str) -> Iterator[tuple[Container, ShimClient, bytes]]:
+        """Container, connection to attach through, detach keys. Raises: Conflict, StartFailure, InvalidArgument."""
+        container = self.attachable(ref)
         keys = parse_detach_keys(detach_keys)
+        try:
+            with _asked_for(ref), _host_faults():
+                shim = launch.attach_point(self._context, container)
+            try:
+                yield container, shim, keys if container.request.config.tty else b""
+            except BaseException:
+                if container.active:
+                    shim.close()
+                raise
+        except RuntimeFailure as failure:
+            raise StartFailure(str(failure), failure.kind) from failure
+        if not container.active and self._context.watcher is None and launch.wants_reaper(container.request.host):
+            # Whoever watches such a container from its start on also sees its end, and settles it.
+            shim.claim()
+        tell(self._context, container, "attach")
+
+    def attachable(self, ref: str) -> Container:
+        """The container, which is in a state to be attached to. Raises: NotFound, Conflict."""
         container = self._find(ref)
         if container.task.state is State.PAUSED:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
         if container.task.state is State.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
-        with _asked_for(ref), _host_faults():
-            shim = launch.attach_point(self._context, container)
-        config = container.request.config
-        stream = shim.attach(
-            stdin=stdin and config.open_stdin,
-            stdout=stdout,
-            stderr=stderr,
-            detach_keys=keys if config.tty else b"",
-        )
-        if container.active:
-            stream.owns_client = True
-        elif launch.wants_reaper(container.request.host):
-            # Whoever watches such a container from its start on also sees its end, and settles it.
-            shim.claim()
-        tell(self._context, container, "attach")
-        return stream
+        return container
 
     def resize(self, ref: str, rows: int, columns: int) -> None:
         container = self._find(ref)
@@ -260,6 +309,12 @@ class ContainerService:
         container_id, document = self._context.table.get_exec(exec_id)
         return execs.start(self._context, self._find(container_id), exec_id, document, detach=detach, tty=tty)
 
+    def exec_start_client(self, exec_id: str, client: ClientSocket) -> None:
+        """As `exec_start`, for a client of somebody else, see `attach_client`."""
+        container_id, document = self._context.table.get_exec(exec_id)
+        container = self._find(container_id)
+        execs.start(self._context, container, exec_id, document, detach=False, tty=None, client_socket=client)
+
     def exec_inspect(self, exec_id: str) -> Document:
         return execs.inspect(self._context, exec_id)
 
@@ -273,87 +328,7 @@ class ContainerService:
 
     # For programs
 
-    def run(
-        self,
-        image: str,
-        command: Sequence[str] | str | None = None,
-        *,
-        name: str = "",
-        environment: Mapping[str, str] | None = None,
-        entrypoint: Sequence[str] | None = None,
-        user: str = "",
-        working_dir: str = "",
-        network: str = "",
-        ports: Mapping[str, int | str] | None = None,
-        volumes: Sequence[str] = (),
-        mounts: Sequence[MountPoint] = (),
-        labels: Mapping[str, str] | None = None,
-        stdin: bytes | None = None,
-        detach: bool = False,
-        remove: bool | None = None,
-        host: HostConfig | None = None,
-    ) -> RunResult:
-        """Run a command in a new container and give back what it wrote and how it ended.
-
-        Args:
-            command: words, or one line for ``/bin/sh -c``; None for the image's own.
-            ports: container port (``"80/tcp"``) to host port. volumes: as for ``-v``.
-            stdin: bytes for its standard input. detach: return as soon as it runs; ``stdout`` is empty then.
-            remove: take the container away afterwards; by default yes, unless detached.
-            host: anything else, as Docker's host configuration; the arguments above are put into it.
-        Raises: NotFound, StartFailure and what `create` raises.
-        """
-        from dockp.networks.ports import parse_publish
-
-        exposed, bindings = parse_publish([f"{outside}:{inside}" for inside, outside in (ports or {}).items()])
-        base = host or HostConfig()
-        gone = (not detach) if remove is None else remove
-        words = ("/bin/sh", "-c", command) if isinstance(command, str) else None if command is None else tuple(command)
-        request = CreateRequest(
-            name=name,
-            config=Config(
-                image=image,
-                cmd=words,
-                entrypoint=None if entrypoint is None else tuple(entrypoint),
-                env=tuple(f"{key}={value}" for key, value in (environment or {}).items()),
-                user=user,
-                working_dir=working_dir,
-                labels=dict(labels or {}),
-                exposed_ports={port: {} for port in exposed},
-                open_stdin=stdin is not None,
-                stdin_once=stdin is not None,
-                attach_stdin=stdin is not None,
-                attach_stdout=not detach,
-                attach_stderr=not detach,
-            ),
-            host=evolve(
-                base,
-                network_mode=network or base.network_mode,
-                binds=(*base.binds, *volumes),
-                mounts=(*base.mounts, *mounts),
-                port_bindings={
-                    **base.port_bindings,
-                    **{port: tuple(from_json(PortBinding, item) for item in items) for port, items in bindings.items()},
-                },
-                auto_remove=gone,
-            ),
-        )
-        created = self.create(request)
-        try:
-            if detach:
-                self.start(created.id)
-                return RunResult(id=created.id, exit_code=0, warnings=created.warnings)
-            stream = self.attach(created.id, stdin=stdin is not None, stdout=True, stderr=True)
-            with contextlib.closing(stream):
-                self.start(created.id)
-                out, err = _collect(stream, stdin)
-            ended = self.wait(created.id, "removed" if gone else "not-running")
-        except BaseException:
-            if gone:
-                with contextlib.suppress(DockpError):
-                    self.remove(created.id, force=True, volumes=True)
-            raise
-        return RunResult(id=created.id, exit_code=ended.exit_code, stdout=out, stderr=err, warnings=created.warnings)
+    run = running.run
 
     # For the engine itself
 
@@ -394,12 +369,24 @@ class ContainerService:
             settling.refresh(self._context, evolve(container, active=True))
 
     def _until_removed(self, container: Container) -> None:
-        import time
+        with self._context.events.follower() as follower:
+            while self._context.table.peek(container.id) is not None:
+                follower.wait(_LONGEST_LOOK)
+                follower.read()
 
-        pause = 0.005
-        while self._context.table.peek(container.id) is not None:
-            time.sleep(pause)
-            pause = min(pause * 2, 0.2)
+    def _next_exit(self, container: Container) -> WaitResult:
+        """Of a container that does not run: somebody else has to start it."""
+        with self._context.events.follower() as follower:
+            while (now := self._context.table.peek(container.id)) is not None:
+                for event in follower.read():
+                    if event["Actor"]["ID"] == container.id and event["Action"] == "die":
+                        self._settled(container)
+                        return WaitResult(exit_code=int(event["Actor"]["Attributes"]["exitCode"]))
+                if now.active:
+                    # Looked at now and then: a shim that was killed tells of nothing.
+                    self._now(now)
+                follower.wait(_LONGEST_LOOK)
+        return WaitResult(exit_code=container.task.exit_code)
 
     @contextlib.contextmanager
     def _shim(self, container: Container) -> Iterator[ShimClient]:
@@ -431,29 +418,3 @@ def _host_faults() -> Iterator[None]:
         yield
     except OSError as error:
         raise SystemFault(f"{(error.strerror or str(error)).lower()}: {error.filename or ''}".rstrip(": ")) from error
-
-
-def _collect(stream: Stream, stdin: bytes | None) -> tuple[bytes, bytes]:
-    """Feed ``stdin`` and gather both outputs until the stream ends."""
-    import threading
-
-    from dockp.supervisor.stdio import Demultiplexer
-
-    def feed() -> None:
-        view = memoryview(stdin or b"")
-        with contextlib.suppress(OSError):  # the process may not care for all of it
-            while view:
-                view = view[stream.send(bytes(view[:65536])) :]
-            stream.close_stdin()
-
-    feeder = None
-    if stdin is not None:
-        feeder = threading.Thread(target=feed, name="stdin", daemon=True)
-        feeder.start()
-    out, err, frames = bytearray(), bytearray(), Demultiplexer()
-    while chunk := stream.recv(65536):
-        for number, data in frames.feed(chunk):
-            (err if number == 2 else out).extend(data)
-    if feeder is not None:
-        feeder.join()
-    return bytes(out), bytes(err)

@@ -12,12 +12,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from attrs import frozen
+
 from dockp.shim import wire
 from dockp.spi import errors
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.state import TaskState, read_state
 
 _RUNTIME_KINDS = ("failed", "not-executable", "not-found")
+
+
+@frozen
+class ClientSocket:
+    """Somebody's connected stream socket, for a shim to serve. It is copied; whoever made this closes it.
+
+    Attributes:
+        head: sent before any output, once nothing can fail any more. early: input that was read from it already.
+    """
+
+    descriptor: int
+    head: bytes = b""
+    early: bytes = b""
 
 
 class AttachStream:
