@@ -1,7 +1,7 @@
 """The `Engine` interface: what the command line, the API and programs are written against.
 
-Met by `dockp.engine.local.LocalEngine` (does the work in this process) and later by a remote engine (speaks the Docker
-Engine API). Small protocols by noun; every method is synchronous and may be called from many threads. Documents
+Met by `dockp.engine.local.LocalEngine` (does the work in this process) and by `dockp.remote.engine.RemoteEngine` (speaks
+the Docker Engine API). Small protocols by noun; every method is synchronous and may be called from many threads. Documents
 (`Document`) are Docker's JSON, ready to print or to serve. Errors are `dockp.spi.errors`.
 """
 
@@ -93,6 +93,9 @@ class Containers(Protocol):
     def resize(self, ref: str, rows: int, columns: int) -> None: ...
     def wait(self, ref: str, condition: str = "not-running") -> WaitResult:
         """Conditions are Docker's: "not-running", "next-exit", "removed". Any number of callers get the same answer."""
+
+    def begin_wait(self, ref: str, condition: str = "not-running") -> Callable[[], WaitResult]:
+        """Begin to wait: no end from now on is missed. The function waits for it, and is called at most once."""
 
     def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         """Seconds until SIGKILL; None is the container's own value, -1 waits for ever. NotModified when stopped."""
