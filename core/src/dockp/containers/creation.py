@@ -69,7 +69,7 @@ def create(context: Context, request: CreateRequest) -> Created:
         resolved = mounts.resolve(container.request, container.id, context.volumes, context.table.find)
         os.makedirs(context.container_dir(container.id), mode=0o710)
         with context.database.write() as connection:
-            context.table.save(connection, evolve(container, visible=True, snapshot=snapshot.id, mounts=resolved))
+            context.table.save_state(connection, evolve(container, visible=True, snapshot=snapshot.id, mounts=resolved))
             operation.finish(connection)
     tell(context, container, "create")
     return Created(id=container.id, warnings=tuple(warnings))

@@ -54,7 +54,7 @@ def start(context: Context, container: Container) -> None:
             with context.journal.operation(
                 "container.start",
                 current.id,
-                record=lambda connection: context.table.save(connection, running),
+                record=lambda connection: context.table.save_state(connection, running),
             ):
                 _start(context, running)
         except RuntimeFailure as failure:
@@ -75,7 +75,7 @@ def undo(context: Context, container_id: str) -> None:
     end_shim(context, container_id)
     release(context, container, killed=True)
     with context.database.write() as connection:
-        context.table.save(connection, evolve(container, active=False))
+        context.table.save_state(connection, evolve(container, active=False))
     drop_run_dir(context, container_id)
 
 
@@ -101,7 +101,7 @@ def _remember_failure(context: Context, container: Container, failure: RuntimeFa
     """As Docker: the container stays as it was, with the exit code and the error of the attempt."""
     code = START_FAILURE_CODES.get(failure.kind, 128)
     with context.database.write() as connection:
-        context.table.save(connection, with_task(container, exit_code=code, error=str(failure)))
+        context.table.save_state(connection, with_task(container, exit_code=code, error=str(failure)))
 
 
 def _start(context: Context, container: Container) -> None:
@@ -118,6 +118,9 @@ def _start(context: Context, container: Container) -> None:
     else:
         with context.networks.sandbox(container.id, container.name, container.request) as sandbox:
             warnings = _create_wired(client, sandbox)
+    if context.watcher is not None:
+        # Before the start: a container that ends at once must find its end claimed.
+        context.watcher.adopt(container.id)
     client.start()
     for warning in warnings:
         _log.warning("WARNING: %s", warning)
@@ -165,8 +168,11 @@ def _launch(context: Context, container: Container) -> ShimClient:
     driver = context.exec_driver(container.exec_driver)
     spec = _spec(context, container)
     if context.registry.moments:
+        from copy import deepcopy
+
         from dockp.containers.describe import inspect
 
+        spec = deepcopy(spec)  # parts of it belong to other containers too, and plug-ins may change theirs
         context.moment("dockp_container_spec", container=inspect(context, container), spec=spec)
     driver.prepare(spec)
     (run_dir / "config.json").write_text(json.dumps(spec))

@@ -46,7 +46,7 @@ def erase(context: Context, container: Container, *, volumes: bool) -> None:
     with context.journal.operation(
         "container.remove",
         container.id,
-        record=lambda connection: context.table.save(connection, doomed),
+        record=lambda connection: context.table.save_state(connection, doomed),
         volumes=volumes,
     ):
         finish(context, container.id, volumes=volumes)
@@ -71,7 +71,7 @@ def finish(context: Context, container_id: str, *, volumes: bool) -> None:
         discard_tree(context.container_dir(container_id))
     except BaseException as error:
         with context.database.write() as connection:
-            context.table.save(connection, with_task(container, state=State.DEAD, error=str(error)))
+            context.table.save_state(connection, with_task(container, state=State.DEAD, error=str(error)))
         raise
     with context.database.write() as connection:
         context.table.delete(connection, container_id)

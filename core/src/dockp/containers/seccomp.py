@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from dockp.spi.errors import InvalidArgument
@@ -19,8 +19,10 @@ _NATIVE = {"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64", "arm": "SC
 _NATIVE |= {"riscv64": "SCMP_ARCH_RISCV64", "s390x": "SCMP_ARCH_S390X"}
 
 
+@lru_cache(maxsize=16)
 def default_profile(capabilities: frozenset[str]) -> dict[str, Any]:
-    """The OCI ``linux.seccomp`` object for a container with these capabilities (``"CAP_…"``)."""
+    """The OCI ``linux.seccomp`` object for a container with these capabilities (``"CAP_…"``): one for all of them, not
+    to be changed."""
     return settle(_default(), capabilities)
 
 
