@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dockp.containers.record import ContainerTable
     from dockp.events.log import EventLog
     from dockp.images.service import ImageService
+    from dockp.interface import WaitResult
     from dockp.linux.locks import RangeLocks
     from dockp.networks.service import NetworkService
     from dockp.plugins.registry import PluginRegistry
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     from dockp.volumes.service import VolumeService
 
 
+class Watcher(Protocol):
+    """`dockp.engine.watcher.Watcher`, as far as containers need it."""
+
+    def adopt(self, container_id: str) -> None: ...
+    def wait(self, container_id: str, condition: str) -> WaitResult: ...
+
+
 @define(kw_only=True)
 class Context:
     """Services of one engine, and the directories it works in.
@@ -38,6 +46,7 @@ class Context:
     Attributes:
         exec_driver, log_driver: give a driver by name; raise InvalidArgument for an unknown one.
         default_storage, default_exec: the names chosen for what this engine makes.
+        watcher: sees the ends of containers, in a process that stays.
         clients: connections to shims that belong to this process: attached before their start, or claimed.
     """
 
@@ -59,6 +68,7 @@ class Context:
     default_storage: Callable[[], str]
     default_exec: Callable[[], str]
     clients: dict[str, ShimClient] = field(factory=dict)
+    watcher: Watcher | None = None
     guard: threading.Lock = field(factory=threading.Lock)
 
     def exclusive(self, container_id: str) -> AbstractContextManager[object]:

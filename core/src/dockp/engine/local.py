@@ -24,7 +24,10 @@ from dockp.store.database import Database
 from dockp.store.journal import Journal
 
 if TYPE_CHECKING:
+    from dockp.containers.autostart import Autostart
     from dockp.engine.warm import Warm
+    from dockp.engine.watcher import Watcher
+    from dockp.guard import GuardReport
     from dockp.store.snapshots import SnapshotService
 
 
@@ -50,6 +53,7 @@ class LocalEngine:
         _check_root()
         self._prepare_roots()
         self._context = self._wire()
+        self._watcher: Watcher | None = None
         self.containers = ContainerService(self._context)
         self.images = LocalImages(self._context, self._drivers, self.containers.settle_all)
         self.volumes = LocalVolumes(self._context.volumes)
@@ -71,12 +75,33 @@ class LocalEngine:
 
     def close(self) -> None:
         """Let go of everything this process holds. Containers go on."""
+        if self._watcher is not None:
+            self._context.watcher = None
+            self._watcher.close()
         with self._context.guard:
             clients, self._context.clients = self._context.clients, {}
         for client in clients.values():
             client.close()
         self._context.journal.close()
         self._context.database.close()
+
+    def watch(self) -> Watcher:
+        """Settle the ends of containers as they happen, until the engine is closed. For a process that stays."""
+        from dockp.engine.watcher import Watcher
+
+        if self._watcher is None:
+            self._watcher = self._context.watcher = Watcher(self._context, self.containers.settle_one).start()
+        return self._watcher
+
+    def autostart(self) -> Autostart:
+        """Starts the containers that a daemon starts when it starts. For after `watch`."""
+        from dockp.containers.autostart import Autostart
+
+        return Autostart(self._context, self.containers.start)
+
+    def driver_reports(self) -> list[GuardReport]:
+        """How calls into drivers went so far, see `dockp.guard`."""
+        return self._drivers.reports()
 
     def keep_warm(self) -> Warm:
         """Keep ready what containers start from (see `dockp.engine.warm`), until the result is closed. For a process

@@ -32,9 +32,13 @@ class EventLog:
         """Tell that something happened now: ``emit("volume", "create", "data", {"driver": "local"})``. Never raises."""
         eventlog.append(self.path, kind, action, actor_id, attributes or {})
 
+    def follower(self, *, past: bool = False) -> Follower:
+        """A place in the log from which to read on; to be closed."""
+        return Follower(self.path, past=past)
+
     def past(self) -> Iterator[Event]:
         """What is in the log now, oldest first: the newest few thousand events since boot."""
-        with Follower(self.path, past=True) as follower:
+        with self.follower(past=True) as follower:
             yield from follower.read()
 
     def follow(
@@ -47,7 +51,7 @@ class EventLog:
             stop: asked at least once a second; True ends it.
         """
         # Opened now and not when the first is asked for, so that nothing that happens from here on is missed.
-        follower = Follower(self.path, past=since is not None)
+        follower = self.follower(past=since is not None)
         return self._follow(follower, since or 0, until, stop)
 
     def _follow(

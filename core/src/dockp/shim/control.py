@@ -68,6 +68,7 @@ class Control:
         self._connections: list[Connection] = []
         self._ports: list[int] = []
         self._listener: _socket.socket | None = None
+        self._folder = -1
         self._on_exit = config["on_exit"]
         self._forsaken = False
         self._ending = False
@@ -81,21 +82,19 @@ class Control:
 
     def listen(self) -> None:
         """Open ``shim.sock``. The name goes through a descriptor, since a socket's path has at most 107 bytes."""
-        directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Kept, since by the time the shim leaves another may live in a new folder of that name.
+        directory = self._folder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         path = f"/proc/self/fd/{directory}/shim.sock"
         try:
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
-            listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            mask = os.umask(0o177)
-            try:
-                listener.bind(path)
-            finally:
-                os.umask(mask)
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
         finally:
-            os.close(directory)
+            os.umask(mask)
         listener.listen(128)
         listener.setblocking(False)
         self._listener = listener
@@ -219,7 +218,7 @@ class Control:
             self._listener.close()
             self._listener = None
             try:
-                os.unlink(self._directory + "/shim.sock")
+                os.unlink("shim.sock", dir_fd=self._folder)
             except OSError:
                 pass
         for connection in list(self._connections):
