@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +116,102 @@ class Dockp:
         ids = self("ps", "-aq", "--no-trunc").stdout.split()
         if ids:
             self("rm", "-f", "-v", *ids)
+
+
+class Daemon:
+    """A ``dockpd`` on the roots of a `Dockp`, listening at ``url``; as a context manager, started and stopped.
+
+    Args: flags: further ones of dockpd. hosts: where to listen besides the unix socket.
+    """
+
+    def __init__(self, dockp: Dockp, *flags: str, hosts: Sequence[str] = ()) -> None:
+        self.dockp = dockp
+        self.flags = flags
+        self.hosts = hosts
+        self.socket = dockp.base / "dockpd.sock"
+        self.url = f"unix://{self.socket}"
+        self.log_path = dockp.base / "dockpd.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def command(self) -> list[str]:
+        hosts = [word for host in (self.url, *self.hosts) for word in ("-H", host)]
+        return [str(Path(sys.executable).parent / "dockpd"), *hosts, *self.flags]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For clients: Docker's, or ours."""
+        return self.dockp.environment | {"DOCKER_HOST": self.url}
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, "the daemon was not started"
+        return self.process.pid
+
+    def start(self, seconds: float = 15.0) -> Daemon:
+        """Start it and wait until it answers."""
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.dockp.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_for(
+            lambda: self.process is None or self.process.poll() is not None or self.answers(), "an answer", seconds
+        )
+        assert self.process.poll() is None, f"dockpd ended with exit code {self.process.returncode}: {self.log}"
+        return self
+
+    def answers(self) -> bool:
+        """Whether somebody answers ``GET /_ping``."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            try:
+                client.connect(str(self.socket))
+                client.sendall(b"GET /_ping HTTP/1.1\r\nHost: dockp\r\nConnection: close\r\n\r\n")
+                return client.recv(64).startswith(b"HTTP/1.1 200")
+            except OSError:
+                return False
+
+    def stop(self, seconds: float = 20.0) -> int:
+        """SIGTERM, and wait; the exit code."""
+        return self._end(signal.SIGTERM, seconds)
+
+    def kill(self) -> int:
+        """SIGKILL."""
+        return self._end(signal.SIGKILL, 10)
+
+    def restart(self) -> Daemon:
+        self.stop()
+        return self.start()
+
+    def docker(self, *arguments: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Docker's own command line against this daemon."""
+        return subprocess.run(
+            ["docker", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **options,
+        )
+
+    def _end(self, number: int, seconds: float) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        code = self.process.wait(seconds)
+        self.process = None
+        return code
+
+    def __enter__(self) -> Daemon:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
 
 
 def wait_for(condition: Any, what: str, seconds: float = 15.0) -> Any:
@@ -308,6 +407,7 @@ def image_tar(name: str) -> Path:
 __all__ = [
     "CACHE",
     "REPOSITORY",
+    "Daemon",
     "Dockp",
     "Leaks",
     "cgroups_under",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dockp.config import Config
-from dockp.guard import guarded
+from dockp.guard import GuardReport, guarded, report
 from dockp.plugins import choice
 from dockp.plugins.registry import PluginRegistry
 from dockp.spi.errors import InvalidArgument
@@ -104,6 +104,11 @@ class Drivers:
             "log": self.config.log_driver,
         }[kind]
         return self.config.driver_options(kind, name, default=default, known=known)
+
+    def reports(self) -> list[GuardReport]:
+        """What the drivers that are open were asked, and how it went."""
+        with self._guard:
+            return [report(driver) for driver in self._open.values()]
 
     def search_paths(self) -> list[str]:
         """Directories that a shim must have on its path to import dockp and any execution or log driver's half."""

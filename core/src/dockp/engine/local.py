@@ -186,6 +186,7 @@ class LocalEngine:
         supervisor = Supervisor(Path(self.config.exec_root), drivers.search_paths)
 
         kept = Leases(database, diary)
+        events = EventLog(Path(self.config.exec_root) / "events")
 
         def by_name(name: str) -> AbstractContextManager[object]:
             return locks.hold(offset_of(name))
@@ -197,10 +198,10 @@ class LocalEngine:
             locks=locks,
             registry=registry,
             table=table,
-            images=ImageService(database, content, kept, graph, locks),
+            images=ImageService(database, content, kept, graph, locks, events.emit),
             collector=Collector(database, content, graph, kept, locks, table.images_in_use),
             snapshots=graph,
-            volumes=volumes.VolumeService(database, drivers.volume, by_name),
+            volumes=volumes.VolumeService(database, drivers.volume, by_name, events.emit),
             networks=NetworkService(
                 database,
                 ipam_for=drivers.ipam,
@@ -210,7 +211,7 @@ class LocalEngine:
                 default_bridge=DefaultBridge(address=self.config.bip, mtu=self.config.mtu),
             ),
             supervisor=supervisor,
-            events=EventLog(Path(self.config.exec_root) / "events"),
+            events=events,
             exec_driver=drivers.exec,
             log_driver=drivers.log,
             default_storage=drivers.default_storage,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +74,7 @@ class LocalSystem:
         uname = os.uname()
         plugins = self.plugins()
         return {
-            "ID": "",
+            "ID": self._id(),
             "Containers": len(containers),
             "ContainersRunning": len(states) - paused,
             "ContainersPaused": paused,
@@ -89,16 +91,22 @@ class LocalSystem:
             },
             "MemoryLimit": self._feature(plugins, execution, "memory"),
             "SwapLimit": self._feature(plugins, execution, "swap"),
+            "KernelMemoryTCP": False,
+            "CpuCfsPeriod": self._feature(plugins, execution, "cpu"),
+            "CpuCfsQuota": self._feature(plugins, execution, "cpu"),
             "PidsLimit": self._feature(plugins, execution, "pids"),
             "CPUShares": self._feature(plugins, execution, "cpu"),
             "CPUSet": self._feature(plugins, execution, "cpuset"),
+            "OomKillDisable": not _unified() and self._feature(plugins, execution, "memory"),
             "IPv4Forwarding": _read("/proc/sys/net/ipv4/ip_forward") == "1",
             "Debug": self._context.config.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": threading.active_count(),
+            "NEventsListener": 0,
             "SystemTime": rfc3339_nano(_now()),
             "LoggingDriver": self._context.config.log_driver,
             "CgroupDriver": "cgroupfs",
-            "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
+            "CgroupVersion": "2" if _unified() else "1",
             "KernelVersion": uname.release,
             "OperatingSystem": _os_release().get("PRETTY_NAME", "Linux"),
             "OSVersion": _os_release().get("VERSION_ID", ""),
@@ -106,6 +114,13 @@ class LocalSystem:
             "Architecture": uname.machine,
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": self._registries(),
+            "GenericResources": None,
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "ExperimentalBuild": False,
             "DockerRootDir": self._context.config.data_root,
             "ExecRootDir": self._context.config.exec_root,
             "Name": uname.nodename,
@@ -114,11 +129,35 @@ class LocalSystem:
             "Runtimes": {name: {"path": name} for name in names["exec"]},
             "DefaultRuntime": execution,
             "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "",
+            # Docker's parts, which are none here: names that its command line looks for.
+            "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": ""},
+            "InitCommit": {"ID": ""},
+            "DefaultAddressPools": [
+                {"Base": pool.base, "Size": pool.size} for pool in self._context.config.default_address_pools
+            ],
+            "CDISpecDirs": [],
             "SecurityOptions": ["name=seccomp,profile=builtin"] if self._feature(plugins, execution, "seccomp") else [],
-            "Swarm": {"LocalNodeState": "inactive"},
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
             "Warnings": [*self.problems(), *_degraded(self._context, containers)],
             "DockpPlugins": plugins,
         }
+
+    def container_states(self) -> Mapping[str, int]:
+        """How many containers are running, paused and stopped."""
+        containers = self._context.table.all()
+        active = [container.id for container in containers if container.active]
+        paused = sum(1 for container_id in active if self._state(container_id) == "paused")
+        return {"running": len(active) - paused, "paused": paused, "stopped": len(containers) - len(active)}
 
     def plugins(self) -> Sequence[Document]:
         chosen = {kind: self._choice(kind)[0] for kind in ("storage", "exec")}
@@ -144,6 +183,51 @@ class LocalSystem:
 
     def problems(self) -> Sequence[str]:
         return [str(problem) for problem in self._context.registry.problems]
+
+    def _id(self) -> str:
+        """Which engine this is: a UUID that stays with the data root, made when it is first asked for."""
+        import uuid
+
+        path = os.path.join(self._context.config.data_root, "engine-id")
+        found = _read(path)
+        if found:
+            return found
+        temporary = f"{path}.{uuid.uuid4()}"
+        try:
+            with open(temporary, "x") as file:
+                file.write(str(uuid.uuid4()))
+            with contextlib.suppress(FileExistsError):  # somebody else was quicker
+                os.link(temporary, path)
+            os.unlink(temporary)
+        except OSError:  # a full disk: it can do without for now
+            return ""
+        return _read(path)
+
+    def _registries(self) -> Document:
+        import ipaddress
+
+        insecure: dict[str, bool] = {}  # whether it is a network
+        for entry in ("::1/128", "127.0.0.0/8", *self._context.config.insecure_registries):
+            try:
+                ipaddress.ip_network(entry)
+                insecure[entry] = True
+            except ValueError:
+                insecure[entry] = False
+        mirrors = list(self._context.config.registry_mirrors)
+        names = {name: False for name, network in insecure.items() if not network}
+        return {
+            "InsecureRegistryCIDRs": [name for name, network in insecure.items() if network],
+            "IndexConfigs": {
+                name: {
+                    "Name": name,
+                    "Mirrors": mirrors if name == "docker.io" else [],
+                    "Secure": secure,
+                    "Official": name == "docker.io",
+                }
+                for name, secure in {"docker.io": True, **names}.items()
+            },
+            "Mirrors": mirrors,
+        }
 
     def _choice(self, kind: str) -> tuple[str, str]:
         try:
@@ -189,6 +273,10 @@ class LocalSystem:
     def _state(self, container_id: str) -> str:
         state = self._context.supervisor.state(container_id)
         return state.status if state is not None else ""
+
+
+def _unified() -> bool:
+    return os.path.exists("/sys/fs/cgroup/cgroup.controllers")
 
 
 def _architecture() -> str:
