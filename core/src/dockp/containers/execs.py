@@ -44,6 +44,7 @@ def start(
     detach: bool,
     tty: bool | None,
     client_socket: ClientSocket | None = None,
+    console_size: tuple[int, int] | None = None,
 ) -> Stream | None:
     """Run it; a stream unless ``detach`` or there is a ``client_socket`` to serve.
 
@@ -58,7 +59,7 @@ def start(
     config = from_json(ExecConfig, document["config"])
     context.table.put_exec(exec_id, container.id, {**document, "started": True})
     client = context.supervisor.connect(container.id)
-    size = config.console_size if config.console_size != (0, 0) else None
+    size = console_size or (config.console_size if config.console_size != (0, 0) else None)
     options: dict[str, Any] = {
         "user": config.user or container.request.config.user,
         "groups": list(container.request.host.group_add),

@@ -27,7 +27,7 @@ from dockp.spi.errors import (
     SystemFault,
     Unavailable,
 )
-from dockp.spi.logs import LogEntry
+from dockp.spi.logs import LogEntry, LogFeed
 from dockp.spi.runtime import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -98,11 +98,10 @@ class ContainerService:
             shim.unpause()
 
     def wait(self, ref: str, condition: str = "not-running") -> WaitResult:
-        if condition not in ("", "not-running", "next-exit", "removed"):
-            raise InvalidArgument(f'invalid condition: "{condition}"')
+        _check_condition(condition)
         container = self._find(ref)
         if self._context.watcher is not None:
-            return self._context.watcher.wait(container.id, condition)
+            return self._context.watcher.begin_wait(container.id, condition)()
         if not container.active:
             if condition == "next-exit":
                 return self._next_exit(container)
@@ -121,7 +120,10 @@ class ContainerService:
         return WaitResult(exit_code=state.exit_code or 0, error=state.error)
 
     def begin_wait(self, ref: str, condition: str = "not-running") -> Callable[[], WaitResult]:
-        before = self._find(ref).task.finished_at
+        container = self._find(ref)
+        if self._context.watcher is not None:
+            return self._context.watcher.begin_wait(container.id, condition)
+        before = container.task.finished_at
 
         def end() -> WaitResult:
             if condition == "next-exit":
@@ -131,6 +133,14 @@ class ContainerService:
             return self.wait(ref, condition)
 
         return end
+
+    def when(self, ref: str, condition: str, callback: Callable[[WaitResult], object]) -> Callable[[], object]:
+        """`wait` without a thread: calls back, from another one; cancel with what is returned. Raises: NotImplemented
+        in a process that does not stay (`dockp.engine.local.LocalEngine.watch`)."""
+        _check_condition(condition)
+        if self._context.watcher is None:
+            raise NotImplemented("nobody watches for the ends of containers in this process")
+        return self._context.watcher.when(self._find(ref).id, condition, callback)
 
     def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         with _asked_for(ref):
@@ -172,9 +182,20 @@ class ContainerService:
         return stream
 
     def attach_client(
-        self, ref: str, client: ClientSocket, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = ""
+        self,
+        ref: str,
+        client: ClientSocket,
+        *,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+        detach_keys: str = "",
+        framing: str = "auto",
     ) -> None:
-        """As `attach`, for a client of somebody else: from now on the shim talks to it, and nothing is left here."""
+        """As `attach`, for a client of somebody else: from now on the shim talks to it, and nothing is left here.
+
+        Args: framing: "raw", "stdcopy", or "auto" (frames unless there is a terminal).
+        """
         with self._attaching(ref, detach_keys) as (container, shim, keys):
             shim.attach_fd(
                 client.descriptor,
@@ -182,6 +203,7 @@ class ContainerService:
                 stdout=stdout,
                 stderr=stderr,
                 detach_keys=keys,
+                framing=framing,
                 head=client.head,
                 early=client.early,
             )
@@ -217,6 +239,22 @@ class ContainerService:
         if container.task.state is State.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
         return container
+
+    def log_feed(
+        self, ref: str, *, follow: bool = False, since: int = 0, until: int = 0, tail: int | None = None
+    ) -> tuple[LogFeed, Callable[[], bool]]:
+        """`logs` for somebody who follows many: what is there in steps, and whether more may come."""
+        container = self._find(ref)
+        log = container.request.host.log_config
+        feed = self._context.log_driver(log.type).feed(
+            self._context.log_path(container.id), log.config, since=since, until=until, tail=tail
+        )
+
+        def more() -> bool:
+            current = self._context.table.peek(container.id)
+            return current is not None and current.active and self._context.supervisor.alive(container.id)
+
+        return feed, more if follow and container.active else _never
 
     def resize(self, ref: str, rows: int, columns: int) -> None:
         container = self._find(ref)
@@ -309,11 +347,25 @@ class ContainerService:
         container_id, document = self._context.table.get_exec(exec_id)
         return execs.start(self._context, self._find(container_id), exec_id, document, detach=detach, tty=tty)
 
-    def exec_start_client(self, exec_id: str, client: ClientSocket) -> None:
-        """As `exec_start`, for a client of somebody else, see `attach_client`."""
+    def exec_start_client(
+        self, exec_id: str, client: ClientSocket, console_size: tuple[int, int] | None = None
+    ) -> None:
+        """As `exec_start`, for a client of somebody else, see `attach_client`.
+
+        Args: console_size: rows and columns, other than what `exec_create` was told.
+        """
         container_id, document = self._context.table.get_exec(exec_id)
         container = self._find(container_id)
-        execs.start(self._context, container, exec_id, document, detach=False, tty=None, client_socket=client)
+        execs.start(
+            self._context,
+            container,
+            exec_id,
+            document,
+            detach=False,
+            tty=None,
+            client_socket=client,
+            console_size=console_size,
+        )
 
     def exec_inspect(self, exec_id: str) -> Document:
         return execs.inspect(self._context, exec_id)
@@ -400,6 +452,15 @@ class ContainerService:
             if self._context.supervisor.alive(container.id):
                 raise
             raise Conflict(f"container {container.id} is not running") from error
+
+
+def _never() -> bool:
+    return False
+
+
+def _check_condition(condition: str) -> None:
+    if condition not in ("", "not-running", "next-exit", "removed"):
+        raise InvalidArgument(f'invalid condition: "{condition}"')
 
 
 @contextlib.contextmanager

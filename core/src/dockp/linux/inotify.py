@@ -8,6 +8,7 @@ import struct
 from dockp.linux.libc import c_char_p, c_int, c_uint, check, function
 
 IN_MODIFY = 0x002
+IN_CLOSE_WRITE = 0x008
 IN_MOVED_TO = 0x080
 IN_CREATE = 0x100
 

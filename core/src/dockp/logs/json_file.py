@@ -13,12 +13,12 @@ import os
 import re
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import BinaryIO, ClassVar
 
 from dockp.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
 from dockp.spi.errors import InvalidArgument
-from dockp.spi.logs import LogDriver, LogEntry
+from dockp.spi.logs import LogDriver, LogEntry, LogFeed
 
 _TAG_FIELD = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 _TAG_FIELDS = (".ID", ".FullID", ".Name", ".ImageName", ".ImageID", ".ImageFullID", ".DaemonName")
@@ -104,6 +104,47 @@ class JsonFileLog(LogDriver):
         finally:
             reader.close()
 
+    @classmethod
+    def feed(
+        cls, path: str, options: Mapping[str, str], *, since: int = 0, until: int = 0, tail: int | None = None
+    ) -> LogFeed:
+        return _Feed(path, since, until, tail)
+
+
+class _Feed:
+    """See `LogFeed`."""
+
+    def __init__(self, path: str, since: int, until: int, tail: int | None) -> None:
+        self.directory = os.path.dirname(path) or "."
+        self.over = False
+        self._reader = _Reader(path)
+        self._lines = self._reader.existing(since, tail)
+        self._since = since
+        self._until = until
+
+    def take(self, most: int) -> list[LogEntry]:
+        found: list[LogEntry] = []
+        while len(found) < most and not self.over:
+            line = next(self._lines, None)
+            if line is None:
+                self._lines = self._reader.growth()
+                line = next(self._lines, None)
+                if line is None:
+                    self.over = bool(self._until) and time.time_ns() > self._until
+                    break
+            entry = parse(line)
+            if entry is None or entry.time < self._since:
+                continue
+            if self._until and entry.time > self._until:
+                self.over = True
+                break
+            found.append(entry)
+        return found
+
+    def close(self) -> None:
+        self._lines.close()
+        self._reader.close()
+
 
 def _bytes(text: str) -> int:
     if text == "-1":
@@ -175,7 +216,7 @@ class _Reader:
 
     # --- what is there
 
-    def existing(self, since: int, tail: int | None) -> Iterator[bytes]:
+    def existing(self, since: int, tail: int | None) -> Generator[bytes, None, None]:
         """Whole lines that exist now; `coming` goes on where this ended."""
         files = self._open_all()
         try:
@@ -258,7 +299,7 @@ class _Reader:
             over = False
             while True:
                 progress = False
-                for line in self._growth():
+                for line in self.growth():
                     progress = True
                     yield line
                 if progress:
@@ -273,7 +314,8 @@ class _Reader:
         finally:
             watch.close()
 
-    def _growth(self) -> Iterator[bytes]:
+    def growth(self) -> Generator[bytes, None, None]:
+        """Whole lines that were written since the last call."""
         if self._file is None:
             self._file = _open(self._path)
             if self._file is None:

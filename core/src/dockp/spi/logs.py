@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from attrs import frozen
+
+from dockp.spi.errors import NotImplemented
 
 
 @frozen(kw_only=True)
@@ -30,6 +32,23 @@ class LogEntry:
     time: int
     stream: str
     data: bytes
+
+
+class LogFeed(Protocol):
+    """A followed log, read in steps by somebody who follows many.
+
+    Attributes:
+        directory: when something is written here, there may be more.
+        over: nothing of what comes is wanted: ``until`` is reached.
+    """
+
+    directory: str
+    over: bool
+
+    def take(self, most: int) -> list[LogEntry]:
+        """Up to ``most`` entries of those that are there now and were not taken yet. Does not wait."""
+
+    def close(self) -> None: ...
 
 
 class LogDriver(ABC):
@@ -64,3 +83,13 @@ class LogDriver(ABC):
         """Entries in order. ``follow`` is None, or is called now and then: False means no more will be written.
         ``since`` and ``until`` are nanoseconds (0: no bound); ``tail`` counts from the end.
         Raises: NotImplemented when the driver cannot read back (Docker's wording)."""
+
+    @classmethod
+    def feed(
+        cls, path: str, options: Mapping[str, str], *, since: int = 0, until: int = 0, tail: int | None = None
+    ) -> LogFeed:
+        """As `read` with ``follow``, for somebody who follows many logs and has no thread for each.
+
+        Raises: NotImplemented, as `read` does and as this default does.
+        """
+        raise NotImplemented("configured logging driver does not support reading")
