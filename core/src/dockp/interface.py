@@ -193,8 +193,15 @@ class Containers(Protocol):
 class Images(Protocol):
     """References are names with tags or digests, image ids or unique prefixes. NotFound("No such image: …")."""
 
-    def list(self, *, all: bool = False, filters: Filters | None = None) -> Sequence[Document]:
-        """Summaries as ``GET /images/json``."""
+    def list(
+        self,
+        *,
+        all: bool = False,
+        filters: Filters | None = None,
+        shared_size: bool = False,
+        manifests: bool = False,
+    ) -> Sequence[Document]:
+        """Summaries as ``GET /images/json``; ``SharedSize`` and ``Manifests`` where they are asked for."""
 
     def inspect(self, ref: str) -> Document: ...
     def history(self, ref: str) -> Sequence[Document]: ...
@@ -264,7 +271,8 @@ class System(Protocol):
         self, *, since: int | None = None, until: int | None = None, filters: Filters | None = None
     ) -> Iterator[Document]:
         """Documents as ``GET /events``: first those that happened from ``since`` on, then new ones as they happen, up
-        to ``until`` (both nanoseconds since the epoch; without ``until`` for ever)."""
+        to ``until`` (both nanoseconds since the epoch; without ``until`` for ever). Its ``close``, which any thread may
+        call, ends it."""
 
     def disk_usage(self, types: Sequence[str] = ()) -> Document:
         """As ``GET /system/df`` of API 1.50; ``types`` among container, image, volume, build-cache, or all."""

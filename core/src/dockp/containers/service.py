@@ -146,6 +146,12 @@ class ContainerService:
         with _asked_for(ref):
             removal.remove(self._context, self._find(ref), force=force, volumes=volumes)
 
+    def prune(self, filters: Filters | None = None) -> Document:
+        from dockp.containers.prune import prune
+
+        self.settle_all()
+        return prune(self._context, self._context.table.all(), filters or {})
+
     def rename(self, ref: str, name: str) -> None:
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")

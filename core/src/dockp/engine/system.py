@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import dockp
 from dockp.containers.describe import degraded
-from dockp.interface import Document
+from dockp.interface import Document, Filters
 from dockp.plugins import choice
 from dockp.plugins.model import DriverInfo
-from dockp.spi.errors import DockpError
+from dockp.spi.errors import DockpError, InvalidArgument
 from dockp.spi.values import Probe
 from dockp.timestamps import rfc3339_nano
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dockp.containers.context import Context
     from dockp.containers.record import Container
     from dockp.engine.drivers import Drivers
+    from dockp.events.log import EventStream
 
 
 class LocalSystem:
@@ -158,6 +159,25 @@ class LocalSystem:
         active = [container.id for container in containers if container.active]
         paused = sum(1 for container_id in active if self._state(container_id) == "paused")
         return {"running": len(active) - paused, "paused": paused, "stopped": len(containers) - len(active)}
+
+    def events(
+        self, *, since: int | None = None, until: int | None = None, filters: Filters | None = None
+    ) -> EventStream:
+        from dockp.events.filters import check, passes
+
+        given = filters or {}
+        check(given)
+        if since is not None and until is not None and since > until:
+            raise InvalidArgument(
+                f"`since` time ({rfc3339_nano(since)}) cannot be after `until` time ({rfc3339_nano(until)})"
+            )
+        return self._context.events.stream(since=since, until=until, wanted=lambda event: passes(event, given))
+
+    def disk_usage(self, types: Sequence[str] = ()) -> Document:
+        from dockp.engine.usage import disk_usage
+
+        self._settle()
+        return disk_usage(self._context, types)
 
     def plugins(self) -> Sequence[Document]:
         chosen = {kind: self._choice(kind)[0] for kind in ("storage", "exec")}

@@ -143,14 +143,18 @@ class Watcher:
             self._pool.submit(self._settled, container_id)
         return lambda: self._cancel(container_id, waiter)
 
-    def wait(self, container_id: str, condition: str) -> WaitResult:
-        """`when`, for a thread that has nothing better to do."""
+    def begin_wait(self, container_id: str, condition: str) -> Callable[[], WaitResult]:
+        """`when`, for a thread that has nothing better to do: what is returned waits."""
         found: SimpleQueue[WaitResult] = SimpleQueue()
         cancel = self.when(container_id, condition, found.put)
-        try:
-            return found.get()
-        finally:
-            cancel()
+
+        def end() -> WaitResult:
+            try:
+                return found.get()
+            finally:
+                cancel()
+
+        return end
 
     # Waiters
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -41,35 +43,77 @@ class EventLog:
         with self.follower(past=True) as follower:
             yield from follower.read()
 
-    def follow(
-        self, *, since: int | None = None, until: int | None = None, stop: Callable[[], bool] | None = None
-    ) -> Iterator[Event]:
-        """Events as they happen, up to ``until``; with ``since`` first those that happened from then on.
+    def stream(
+        self,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        wanted: Callable[[Event], bool] = lambda event: True,
+    ) -> EventStream:
+        """Events as they happen, beginning now. With ``since`` or ``until`` those of the past come first.
 
-        Args:
-            since, until: nanoseconds since the epoch.
-            stop: asked at least once a second; True ends it.
+        Args: since, until: nanoseconds since the epoch.
         """
-        # Opened now and not when the first is asked for, so that nothing that happens from here on is missed.
-        follower = self.follower(past=since is not None)
-        return self._follow(follower, since or 0, until, stop)
+        return EventStream(self.follower(past=since is not None or until is not None), since or 0, until, wanted)
 
-    def _follow(
-        self, follower: Follower, since: int, until: int | None, stop: Callable[[], bool] | None
-    ) -> Iterator[Event]:
-        with follower:
-            while True:
-                over = (until is not None and time.time_ns() >= until) or (stop is not None and stop())
-                for event in follower.read():
-                    if event["timeNano"] >= since and (until is None or event["timeNano"] <= until):
-                        yield event
-                if over:
-                    return
-                wait = 1.0 if stop is not None else None
-                if until is not None:
-                    left = max(0.0, (until - time.time_ns()) / 1e9)
-                    wait = left if wait is None else min(wait, left)
-                follower.wait(wait)
+
+class EventStream:
+    """An iterator over events, which waits for the next. `close`, from any thread, ends it."""
+
+    def __init__(self, follower: Follower, since: int, until: int | None, wanted: Callable[[Event], bool]) -> None:
+        self._follower = follower
+        self._wanted = wanted
+        self._since = since
+        self._until = until
+        self._ready: deque[Event] = deque()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._closed = False
+        self._guard = threading.Lock()  # held while the descriptors are in use
+
+    def __iter__(self) -> EventStream:
+        return self
+
+    def __next__(self) -> Event:
+        with self._guard:
+            while not self._ready:
+                if self._closed:
+                    raise StopIteration
+                # Before the rest is read, so that what happened up to then is in it.
+                over = self._until is not None and time.time_ns() > self._until
+                self._ready.extend(event for event in self._follower.read() if self._due(event))
+                if not self._ready:
+                    if over:
+                        raise StopIteration
+                    self._wait()
+        return self._ready.popleft()
+
+    def _due(self, event: Event) -> bool:
+        moment = event["timeNano"]
+        return self._since <= moment and (self._until is None or moment <= self._until) and self._wanted(event)
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._follower, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        left = None if self._until is None else max(0.0, (self._until - time.time_ns()) / 1e6) + 1
+        poll.poll(left)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        os.eventfd_write(self._wake, 1)
+        with self._guard:
+            self._ready.clear()
+            self._follower.close()
+            os.close(self._wake)
+
+    def __enter__(self) -> EventStream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class Follower:

@@ -29,7 +29,7 @@ from attrs import field, frozen
 from dockp.linux.locks import RangeLocks, offset_of
 from dockp.spi.errors import AlreadyExists, DockpError, FailedPrecondition, InvalidArgument, NotFound, SystemFault
 from dockp.spi.storage import StorageDriver
-from dockp.spi.values import Mount, Usage
+from dockp.spi.values import ChangesDirectory, Mount, Usage
 from dockp.store.database import Database
 from dockp.store.journal import Journal
 
@@ -206,6 +206,30 @@ class SnapshotService:
         snapshot = self.get(id)
         with _faults(snapshot.driver):
             return self._drivers(snapshot.driver).usage(snapshot.key)
+
+    def layers_size(self) -> int:
+        """Bytes of all layers, each counted once, in however many storage drivers it is."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT sum(size) FROM (SELECT max(size) AS size FROM snapshots"
+                " WHERE kind = 'committed' AND state = 'ready' GROUP BY chain_id)"
+            ).fetchone()
+        return int(row[0] or 0)
+
+    def changes(self, id: int) -> Sequence[ChangesDirectory]:
+        """Where the changes of a snapshot, and of every layer below it, lie as plain files, nearest first; nothing when
+        its driver has no such places. Raises: NotFound."""
+        found: list[ChangesDirectory] = []
+        next: int | None = id
+        while next is not None:
+            snapshot = self.get(next)
+            with _faults(snapshot.driver):
+                directory = self._drivers(snapshot.driver).changes(snapshot.key)
+            if directory is None:
+                return ()
+            found.append(directory)
+            next = snapshot.parent
+        return found
 
     # Removing
 
