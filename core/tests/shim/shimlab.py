@@ -105,6 +105,7 @@ class Lab:
             "stop_signal": 15,
             "stop_timeout": 10,
             "user": {"user": "", "groups": []},
+            "volumes": [],
             "copy_up": [],
             "restart": {"name": "no", "max": 0},
             "health": None,

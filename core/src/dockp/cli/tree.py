@@ -29,9 +29,12 @@ _IMAGE = {
     "history": "history:HISTORY",
     "import": "images:IMPORT",
     "inspect": "inspect:IMAGE_INSPECT",
+    "load": "archives:LOAD",
     "ls": "images:IMAGES",
+    "prune": "images:PRUNE",
     "pull": "images:PULL",
     "rm": "images:REMOVE",
+    "save": "archives:SAVE",
     "tag": "images:TAG",
 }
 _GROUPS = {
@@ -51,6 +54,7 @@ _GROUPS = {
             "create": "volumes:CREATE",
             "inspect": "volumes:INSPECT",
             "ls": "volumes:LIST",
+            "prune": "volumes:PRUNE",
             "rm": "volumes:REMOVE",
         },
         also={"list": "ls", "remove": "rm"},
@@ -62,9 +66,11 @@ _SHORT = {name: place for name, place in _CONTAINER.items() if name not in ("ins
     "import": _IMAGE["import"],
     "info": "system:INFO",
     "inspect": "inspect:INSPECT",
+    "load": _IMAGE["load"],
     "ps": _CONTAINER["ls"],
     "pull": _IMAGE["pull"],
     "rmi": _IMAGE["rm"],
+    "save": _IMAGE["save"],
     "tag": _IMAGE["tag"],
     "version": "system:VERSION",
 }

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve
@@ -20,7 +21,8 @@ from dockp.containers import signals
 from dockp.containers import spec as oci
 from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, HostConfig
-from dockp.containers.record import Container, with_task
+from dockp.containers.mounts import Staged, staged
+from dockp.containers.record import Container, MountRecord, with_task
 from dockp.containers.settling import Vanished, drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
 from dockp.containers.telling import attributes
@@ -166,7 +168,8 @@ def _launch(context: Context, container: Container) -> ShimClient:
         discard_tree(run_dir)
     os.makedirs(run_dir / "rootfs", mode=0o700)
     driver = context.exec_driver(container.exec_driver)
-    spec = _spec(context, container)
+    volumes = staged(container.mounts, str(run_dir / "volumes"), context.volumes)
+    spec = _spec(context, container, volumes.mounts)
     if context.registry.moments:
         from copy import deepcopy
 
@@ -176,11 +179,11 @@ def _launch(context: Context, container: Container) -> ShimClient:
         context.moment("dockp_container_spec", container=inspect(context, container), spec=spec)
     driver.prepare(spec)
     (run_dir / "config.json").write_text(json.dumps(spec))
-    (run_dir / "shim.json").write_text(json.dumps(_shim_config(context, container, driver)))
+    (run_dir / "shim.json").write_text(json.dumps(_shim_config(context, container, driver, volumes)))
     return context.supervisor.launch(container.id)
 
 
-def _spec(context: Context, container: Container) -> dict[str, Any]:
+def _spec(context: Context, container: Container, mounts: Sequence[MountRecord]) -> dict[str, Any]:
     request = container.request
     config, host = request.config, request.host
     joined = _joined(context, container)
@@ -208,7 +211,7 @@ def _spec(context: Context, container: Container) -> dict[str, Any]:
         container_id=container.id,
         config=config,
         host=host,
-        mounts=container.mounts,
+        mounts=mounts,
         joined=joined,
         files=oci.Files(binds=binds),
         rootfs=str(context.run_dir(container.id) / "rootfs"),
@@ -286,7 +289,7 @@ def _joined_shm(context: Context, mode: str) -> str:
     return str(path)
 
 
-def _shim_config(context: Context, container: Container, driver: Any) -> dict[str, Any]:
+def _shim_config(context: Context, container: Container, driver: Any, volumes: Staged) -> dict[str, Any]:
     config, host = container.request.config, container.request.host
     assert container.snapshot is not None
     log = context.log_driver(host.log_config.type)
@@ -322,7 +325,8 @@ def _shim_config(context: Context, container: Container, driver: Any) -> dict[st
         "stop_timeout": config.stop_timeout if config.stop_timeout is not None else 10,
         "user": {"user": config.user, "groups": list(host.group_add)},
         "env_home": True,
-        "copy_up": [{"source": mount.source, "target": mount.target} for mount in container.mounts if mount.copy_up],
+        "volumes": list(volumes.rows),
+        "copy_up": [{"source": mount.source, "target": mount.target} for mount in volumes.mounts if mount.copy_up],
         "restart": {"name": host.restart_policy.name, "max": host.restart_policy.maximum_retry_count},
         "health": _health(config),
         "events": {"path": context.events.path, "attributes": attributes(container)},

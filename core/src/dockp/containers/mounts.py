@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
 
 from dockp.containers.model import CreateRequest, MountPoint
 from dockp.containers.record import Container, MountRecord
 from dockp.spi.errors import InvalidArgument
-from dockp.volumes.service import VolumeService
+from dockp.spi.values import Mount
+from dockp.volumes.service import Volume, VolumeService
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _BIND_WORDS = {"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", "bind", "rbind"}
+
+
+@frozen(kw_only=True)
+class Staged:
+    """``mounts`` as the container binds them, and ``rows``: what the shim mounts before (`dockp.shim.volumes`)."""
+
+    mounts: Sequence[MountRecord]
+    rows: Sequence[Mapping[str, Any]]
 
 
 def resolve(
@@ -37,16 +49,7 @@ def resolve(
         path = _target(target)
         if path not in chosen:
             volume = volumes.ensure(driver=request.host.volume_driver, user=container_id)
-            chosen[path] = MountRecord(
-                type="volume",
-                name=volume.name,
-                driver=volume.driver,
-                source=volumes.source(volume),
-                target=path,
-                options=("rbind",),
-                copy_up=True,
-                anonymous=True,
-            )
+            chosen[path] = _of_volume(volume, volumes, target=path, options=("rbind",), copy_up=True)
     # Parents before what lies inside them, whatever order they were given in.
     return tuple(sorted(chosen.values(), key=lambda record: record.target.count("/") if record.target != "/" else 0))
 
@@ -108,16 +111,28 @@ def _bind(text: str, volume_driver: str, container_id: str, volumes: VolumeServi
     if any(word in _PROPAGATIONS for word in words):
         raise InvalidArgument(f"invalid mode: {mode}")
     volume = volumes.ensure(source, driver=volume_driver, user=container_id)
-    return MountRecord(
-        type="volume",
-        name=volume.name,
-        driver=volume.driver,
-        source=volumes.source(volume),
+    return _of_volume(
+        volume,
+        volumes,
         target=target,
         mode=mode or "z",
         read_write=writable,
         options=_options(writable, "", recursive=True),
         copy_up="nocopy" not in words,
+    )
+
+
+def _of_volume(volume: Volume, volumes: VolumeService, **fields: Any) -> MountRecord:
+    """The record of a volume's mount. Raises: NotFound when the driver lost it."""
+    directory = volumes.source(volume)
+    return MountRecord(
+        type="volume",
+        name=volume.name,
+        driver=volume.driver,
+        source=directory or volumes.mountpoint(volume),
+        staged=not directory,
+        anonymous=volume.anonymous,
+        **fields,
     )
 
 
@@ -183,21 +198,18 @@ def _mount(mount: MountPoint, container_id: str, volumes: VolumeService) -> Moun
             labels=settings.labels if settings else {},
             user=container_id,
         )
-        source = volumes.source(volume)
-        subpath = settings.subpath if settings else ""
-        if subpath:
-            source = _inside(source, subpath, wrong)
-        return MountRecord(
-            type="volume",
-            name=volume.name,
-            driver=volume.driver,
-            source=source,
+        subpath = posixpath.normpath(settings.subpath) if settings and settings.subpath else ""
+        if subpath.startswith(("/", "../")) or subpath == "..":
+            raise wrong("subpath must be a relative path within the volume")
+        return _of_volume(
+            volume,
+            volumes,
             target=target,
             mode="z",
             read_write=writable,
             options=_options(writable, "", recursive=True),
             copy_up=not (settings is not None and settings.no_copy) and not subpath,
-            anonymous=volume.anonymous,
+            subpath="" if subpath == "." else subpath,
         )
     if mount.source:
         raise wrong("field Source must not be specified")
@@ -210,19 +222,6 @@ def _mount(mount: MountPoint, container_id: str, volumes: VolumeService) -> Moun
     if not writable:
         extra.append("ro")
     return MountRecord(type="tmpfs", target=target, read_write=writable, options=_tmpfs_options(extra))
-
-
-def _inside(root: str, subpath: str, wrong: Callable[[str], InvalidArgument]) -> str:
-    """``root/subpath``, refusing whatever leads out of the volume."""
-    path = posixpath.normpath(subpath)
-    if path.startswith(("/", "../")) or path == "..":
-        raise wrong("subpath must be a relative path within the volume")
-    full = os.path.realpath(posixpath.join(root, path))
-    if not full.startswith(os.path.realpath(root) + "/"):
-        raise wrong("subpath must be a relative path within the volume")
-    if not os.path.lexists(full):
-        raise wrong(f"cannot access path {full}: lstat {full}: no such file or directory")
-    return full
 
 
 def _tmpfs_options(words: list[str]) -> tuple[str, ...]:
@@ -251,15 +250,38 @@ def _from_others(
             if record.type == "volume":
                 volumes.ensure(record.name, user=container_id)
             writable = record.read_write and mode != "ro"
-            yield MountRecord(
-                type=record.type,
-                name=record.name,
-                driver=record.driver,
-                source=record.source,
-                target=record.target,
-                mode=mode or record.mode,
+            yield evolve(
+                record,
+                mode="",
                 read_write=writable,
-                propagation=record.propagation,
                 options=_options(writable, record.propagation, recursive=record.options[0] == "rbind"),
-                copy_up=record.copy_up,
+                copy_up=False,  # done when the other was made, or not wanted there
             )
+
+
+def staged(records: Sequence[MountRecord], place: str, volumes: VolumeService) -> Staged:
+    """What the shim has to mount under the directory ``place`` before the container can bind it: volumes that are no
+    directories of the host, and parts of volumes, which a path would name unsafely while others write there.
+
+    Raises: NotFound when a driver lost its volume, and what it raises.
+    """
+    mounts, rows = [], []
+    for number, record in enumerate(records):
+        if record.staged or record.subpath:
+            layers = (
+                volumes.mounts(record.name)
+                if record.staged
+                else [Mount(type="bind", source=record.source, options=("rbind",))]
+            )
+            path = f"{place}/{number}"
+            rows.append(
+                {
+                    "path": path,
+                    "shown": record.source,
+                    "subpath": record.subpath,
+                    "mounts": [[layer.type, layer.source, list(layer.options)] for layer in layers],
+                }
+            )
+            record = evolve(record, source=f"{path}/part" if record.subpath else f"{path}/whole")
+        mounts.append(record)
+    return Staged(mounts=tuple(mounts), rows=tuple(rows))

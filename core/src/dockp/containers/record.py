@@ -81,6 +81,8 @@ class MountRecord:
 
     Attributes:
         type: "bind", "volume" or "tmpfs". name: of the volume. source: a host path, or "" for tmpfs.
+        staged: the volume is no directory of the host: its driver says at each start how to mount it; ``source`` is
+            only what is shown. subpath: the part of the volume that is mounted, or "" for the whole.
         mode: the words after the second colon of ``-v``. options: mount(8) words for the OCI spec.
         copy_up: fill an empty volume with what the image has there. anonymous: removed by ``rm -v`` and ``--rm``.
     """
@@ -96,6 +98,8 @@ class MountRecord:
     options: tuple[str, ...] = ()
     copy_up: bool = False
     anonymous: bool = False
+    staged: bool = False
+    subpath: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in _attributes(self)}

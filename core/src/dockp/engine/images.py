@@ -23,8 +23,21 @@ class LocalImages:
         self._drivers = drivers
         self._settle = settle
 
-    def list(self, *, all: bool = False, filters: Filters | None = None) -> Sequence[Document]:
-        return self._context.images.list(all=all, filters=filters)
+    def list(
+        self,
+        *,
+        all: bool = False,
+        filters: Filters | None = None,
+        shared_size: bool = False,
+        manifests: bool = False,
+    ) -> Sequence[Document]:
+        return self._context.images.list(
+            all=all,
+            filters=filters,
+            shared_size=shared_size,
+            manifests=manifests,
+            used_by=self._users if manifests else None,
+        )
 
     def inspect(self, ref: str) -> Document:
         return self._context.images.inspect(ref, self._drivers.default_storage())
@@ -89,6 +102,22 @@ class LocalImages:
         if self._context.registry.moments:
             self._context.moment("dockp_image_pulled", image=self._context.images.inspect(image.id))
         return image.id
+
+    def save(self, refs: Sequence[str], *, platform: str = "") -> BinaryIO:
+        return self._context.images.save(refs, platform=_platform(platform))
+
+    def load(self, source: BinaryIO, *, platform: str = "", progress: Progress | None = None) -> Sequence[str]:
+        self._context.collector.tidy()
+        return self._context.images.load(
+            source, platform=_platform(platform), driver=self._drivers.default_storage(), progress=progress
+        )
+
+    def prune(self, filters: Filters | None = None) -> Document:
+        self._settle()
+        done = self._context.images.prune(filters, self._users)
+        freed = self._context.collector.collect().bytes if any("Deleted" in row for row in done) else 0
+        self._context.events.emit("image", "prune", "", {"reclaimed": str(freed)})
+        return {"ImagesDeleted": [dict(row) for row in done] or None, "SpaceReclaimed": freed}
 
     def _users(self, image_id: str) -> Sequence[ImageUser]:
         return [

@@ -56,7 +56,7 @@ class LocalEngine:
         self._watcher: Watcher | None = None
         self.containers = ContainerService(self._context)
         self.images = LocalImages(self._context, self._drivers, self.containers.settle_all)
-        self.volumes = LocalVolumes(self._context.volumes)
+        self.volumes = LocalVolumes(self._context.volumes, self.containers.settle_all)
         self.networks = LocalNetworks(self._context.networks, self.containers.settle_all)
         self.system = LocalSystem(self._context, self._drivers, self.containers.settle_all)
         recovered = self._context.journal.recover()

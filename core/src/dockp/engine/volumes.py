@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dockp.interface import Document, Filters
 from dockp.spi.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from dockp.volumes.service import VolumeService
+    from dockp.volumes.service import Volume, VolumeService
 
-_FILTERS = frozenset({"name", "label", "driver", "dangling"})
+_LIST_FILTERS = frozenset({"name", "label", "driver", "dangling"})
+_PRUNE_FILTERS = frozenset({"all", "label", "label!"})
+_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
 
 class LocalVolumes:
-    """See `dockp.interface.Volumes` for what each verb promises."""
+    """See `dockp.interface.Volumes` for what each verb promises.
 
-    def __init__(self, service: VolumeService) -> None:
+    Args: settle: frees what containers held that ended unseen.
+    """
+
+    def __init__(self, service: VolumeService, settle: Callable[[], None]) -> None:
         self._service = service
+        self._settle = settle
 
     def create(
         self,
@@ -32,17 +39,15 @@ class LocalVolumes:
         return self._service.document(volume)
 
     def list(self, filters: Filters | None = None) -> Sequence[Document]:
-        given = filters or {}
-        for key in given:
-            if key not in _FILTERS:
-                raise InvalidArgument(f"invalid filter '{key}'")
+        given = _known(filters, _LIST_FILTERS)
+        dangling = _boolean(given, "dangling")
         return [
             self._service.document(volume)
             for volume in self._service.list()
-            if all(
-                any(self._passes(volume.name, volume.driver, volume.labels, key, value) for value in values)
-                for key, values in given.items()
-            )
+            if (not given.get("name") or any(_is_like(volume.name, pattern) for pattern in given["name"]))
+            and (not given.get("driver") or volume.driver in given["driver"])
+            and _has_labels(volume, given.get("label", ()))
+            and (dangling is None or (not self._service.users(volume.name)) == dangling)
         ]
 
     def inspect(self, name: str) -> Document:
@@ -51,14 +56,52 @@ class LocalVolumes:
     def remove(self, name: str, *, force: bool = False) -> None:
         self._service.remove(name, force=force)
 
-    def _passes(self, name: str, driver: str, labels: Mapping[str, str], key: str, value: str) -> bool:
-        if key == "name":
-            return value in name
-        if key == "driver":
-            return value == driver
-        if key == "label":
-            label, separator, wanted = value.partition("=")
-            return label in labels and (not separator or labels[label] == wanted)
-        if value.lower() not in ("true", "1", "false", "0"):
-            raise InvalidArgument(f"invalid filter 'dangling={value}'")
-        return (not self._service.users(name)) == (value.lower() in ("true", "1"))
+    def prune(self, filters: Filters | None = None) -> Document:
+        given = _known(filters, _PRUNE_FILTERS)
+        named_too = _boolean(given, "all")
+
+        def wanted(volume: Volume) -> bool:
+            return (
+                (volume.anonymous or named_too is True)
+                and _has_labels(volume, given.get("label", ()))
+                and not ("label!" in given and _has_labels(volume, given["label!"]))
+            )
+
+        self._settle()
+        removed, freed = self._service.prune(wanted)
+        return {"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed}
+
+
+def _known(filters: Filters | None, names: frozenset[str]) -> Filters:
+    for name in filters or ():
+        if name not in names:
+            raise InvalidArgument(f"invalid filter '{name}'")
+    return filters or {}
+
+
+def _boolean(filters: Filters, name: str) -> bool | None:
+    """None when the filter was not given. Raises: InvalidArgument when it is neither, or both."""
+    values = filters.get(name)
+    if not values:
+        return None
+    found = {_BOOLEANS.get(value.lower()) for value in values}
+    if len(found) != 1 or None in found:
+        raise InvalidArgument(f"invalid filter '{name}={list(values)}'")
+    return found.pop()
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Docker takes the filter for a regular expression that may match anywhere, and a malformed one for no match."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
+
+
+def _has_labels(volume: Volume, wanted: Sequence[str]) -> bool:
+    """Whether it has all of them, each ``key`` or ``key=value``."""
+    for text in wanted:
+        key, equals, value = text.partition("=")
+        if key not in volume.labels or (equals and volume.labels[key] != value):
+            return False
+    return True

@@ -453,7 +453,12 @@ class ImageService:
                 found = records.in_repository(connection, reference.name)
             if found:
                 return [(image, parse(name)) for name, image in found]
-        image = self.get(ref)
+        try:
+            image = self.get(ref)
+        except NotFound:
+            if reference.tag is None or reference.digest is not None:
+                raise NotFound(f"No such image: {ref}") from None
+            raise NotFound("reference does not exist") from None
         return [(image, reference if reference.tag is not None and reference.digest is None else None)]
 
     # Inside

@@ -93,6 +93,11 @@ class Maker:
             if first is not None and user is not None:
                 identity = users.resolve(root, user["user"], user["groups"])
                 users.apply(first, identity, config["env_home"])
+            if config["volumes"]:
+                from dockp.shim import volumes
+
+                for volume in config["volumes"]:
+                    volumes.stage(volume)
             if config["copy_up"]:
                 from dockp.shim import copyup
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from attrs import field, frozen
 
+from dockp.linux.trees import content_size
 from dockp.spi.errors import Conflict, InvalidArgument, NotFound
+from dockp.spi.values import Mount
 from dockp.spi.volumes import VolumeDriver
 from dockp.store.database import Database
 from dockp.timestamps import rfc3339
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS volume_users (
 )
 """
 
+Emit = Callable[[str, str, str, Mapping[str, str]], None]
 _RULE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
@@ -49,6 +52,11 @@ class Volume:
     labels: Mapping[str, str] = field(factory=dict)
     anonymous: bool = False
 
+    @property
+    def local(self) -> bool:
+        """Whether its content is a directory of the engine's own."""
+        return self.driver == "local" and not self.options
+
 
 class VolumeService:
     """Thread-safe; any number of processes may work on one data root.
@@ -57,6 +65,7 @@ class VolumeService:
         driver_for: gives the driver of a name; raises InvalidArgument for an unknown one.
         locks: an exclusive lock by name, among all threads and processes. A volume's lock is held while it is made or
             removed, and nothing else is taken meanwhile but short transactions: freeing much data stops nobody else.
+        emit: tells an event: kind, action, id and attributes.
     """
 
     def __init__(
@@ -64,10 +73,12 @@ class VolumeService:
         database: Database,
         driver_for: Callable[[str], VolumeDriver],
         locks: Callable[[str], AbstractContextManager[object]],
+        emit: Emit = lambda kind, action, actor_id, attributes: None,
     ) -> None:
         self._database = database
         self._driver_for = driver_for
         self._locks = locks
+        self._emit = emit
 
     def ensure(
         self,
@@ -85,6 +96,10 @@ class VolumeService:
         """
         anonymous = not name
         name = name or os.urandom(32).hex()
+        if len(name) == 1:
+            raise InvalidArgument(
+                f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+            )
         if not _RULE.fullmatch(name):
             raise InvalidArgument(
                 f'create {name}: "{name}" includes invalid characters for a local volume name, only '
@@ -102,7 +117,10 @@ class VolumeService:
             with self._database.write() as connection:
                 found = self._get(connection, name)
                 if found is not None and driver and found.driver != driver:
-                    raise Conflict(f"create {name}: volume name must be unique: it exists with driver {found.driver}")
+                    raise Conflict(
+                        f"create {name}: driver '{found.driver}' already has volume '{name}': "
+                        "volume name must be unique"
+                    )
                 volume = found or wanted
                 plugin = self._driver_for(volume.driver)
                 if found is None:
@@ -118,6 +136,8 @@ class VolumeService:
                     if found is None:
                         connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
                 raise
+        if found is None:
+            self._emit("volume", "create", name, {"driver": volume.driver})
         return volume
 
     def get(self, name: str) -> Volume:
@@ -137,9 +157,47 @@ class VolumeService:
         with self._database.read() as connection:
             return self._users(connection, name)
 
+    def mounts(self, name: str) -> Sequence[Mount]:
+        """How to mount a volume, one upon the other. Raises: NotFound, also when the driver lost it."""
+        return self._driver_for(self.get(name).driver).mounts(name)
+
     def source(self, volume: Volume) -> str:
-        """The host path to mount. Raises: NotFound when the driver lost it."""
-        return self._driver_for(volume.driver).mounts(volume.name)[0].source
+        """The host path of a volume that is a directory there, "" for one that has to be mounted (`mounts`).
+
+        Raises: NotFound when the driver lost it.
+        """
+        mounts = self._driver_for(volume.driver).mounts(volume.name)
+        path = self.mountpoint(volume)
+        return path if mounts == [Mount(type="bind", source=path, options=("rbind",))] else ""
+
+    def mountpoint(self, volume: Volume) -> str:
+        """The path that is shown for it, which need not exist."""
+        return self._driver_for(volume.driver).mountpoint(volume.name)
+
+    def usage(self, volume: Volume) -> dict[str, int]:
+        """``UsageData`` of API 1.50: bytes of its content (-1 when only mounting it would tell), and how many
+        containers hold it."""
+        size = content_size(self.mountpoint(volume)) if volume.local else -1
+        return {"RefCount": len(self.users(volume.name)), "Size": size}
+
+    def prune(self, wanted: Callable[[Volume], bool]) -> tuple[Sequence[str], int]:
+        """Remove the volumes that nobody uses and that are ``wanted``; their names, and the bytes they had.
+
+        As with Docker only those whose data is the engine's own: not those of other drivers, nor with options.
+        """
+        removed, freed = [], 0
+        for volume in self.list():
+            if not volume.local or not wanted(volume) or self.users(volume.name):
+                continue
+            size = content_size(self.mountpoint(volume))
+            try:
+                self.remove(volume.name)
+            except (Conflict, NotFound):
+                continue  # somebody was faster
+            removed.append(volume.name)
+            freed += size
+        self._emit("volume", "prune", "", {"reclaimed": str(freed)})
+        return removed, freed
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Raises: NotFound (not with ``force``), Conflict when containers use it."""
@@ -179,6 +237,7 @@ class VolumeService:
     def _erase(self, volume: Volume) -> None:
         """Free the data, then forget the volume. The caller holds its lock."""
         self._driver_for(volume.driver).remove(volume.name)
+        self._emit("volume", "destroy", volume.name, {"driver": volume.driver})
         with self._database.write() as connection:
             connection.execute("DELETE FROM volume_users WHERE volume = ?", (volume.name,))
             connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
@@ -189,7 +248,7 @@ class VolumeService:
             "CreatedAt": rfc3339(volume.created),
             "Driver": volume.driver,
             "Labels": dict(volume.labels) or None,
-            "Mountpoint": self._driver_for(volume.driver).mountpoint(volume.name),
+            "Mountpoint": self.mountpoint(volume),
             "Name": volume.name,
             "Options": dict(volume.options) or None,
             "Scope": "local",

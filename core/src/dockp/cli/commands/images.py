@@ -1,4 +1,4 @@
-"""``images`` (``image ls``), ``tag``, ``rmi`` (``image rm``), ``import`` and ``pull``."""
+"""``images`` (``image ls``), ``tag``, ``rmi`` (``image rm``), ``image prune``, ``import`` and ``pull``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LISTING = Listing(
 )
 _NONE = "<none>"
 # What people type after "images" when they mean a command of "image".
-_COMMANDS = frozenset(("history", "import", "inspect", "list", "ls", "pull", "rm", "tag"))
+_COMMANDS = frozenset(("history", "import", "inspect", "list", "load", "ls", "prune", "pull", "rm", "save", "tag"))
 
 
 def images(app: App, values: Values) -> None:
@@ -162,6 +162,25 @@ def pull(app: App, values: Values) -> None:
     print(familiar(values["tag"]) if values["tag"] else id)
 
 
+def prune(app: App, values: Values) -> None:
+    from dockp.cli.confirming import confirmed
+    from dockp.units import human_size
+
+    which = "images without at least one container associated to them" if values["all"] else "dangling images"
+    if not values["force"] and not confirmed(f"WARNING! This will remove all {which}."):
+        return
+    filters = values.filters()
+    filters["dangling"] = ["false" if values["all"] else "true"]
+    report = app.engine.images.prune(filters)
+    if report["ImagesDeleted"]:
+        print("Deleted Images:")
+        for row in report["ImagesDeleted"]:
+            for what, name in row.items():
+                print(f"{what.lower()}: {name}")
+        print()
+    print(f"Total reclaimed space: {human_size(report['SpaceReclaimed'])}")
+
+
 _PLATFORM = Flag("platform", "", STRING, "Set platform if server is multi-platform capable")
 
 IMAGES = Command(
@@ -202,6 +221,18 @@ REMOVE = Command(
     aliases="dockp image rm, dockp image remove, dockp rmi",
     examples=("dockp rmi app:test", "dockp image rm -f 0123456789ab"),
     names="image",
+)
+PRUNE = Command(
+    "[OPTIONS]",
+    "Remove unused images",
+    prune,
+    (
+        Flag("all", "a", SWITCH, "Remove all unused images, not just dangling ones"),
+        Flag("filter", "", FILTER, 'Provide filter values (e.g. "until=<timestamp>")'),
+        Flag("force", "f", SWITCH, "Do not prompt for confirmation"),
+    ),
+    args=(0, 0),
+    examples=("dockp image prune -f", "dockp image prune -a --filter until=24h"),
 )
 IMPORT = Command(
     "[OPTIONS] FILE|- [REPOSITORY[:TAG]]",

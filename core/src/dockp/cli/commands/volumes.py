@@ -82,6 +82,26 @@ def remove(app: App, values: Values) -> int:
     return each(values.args, lambda name: app.engine.volumes.remove(name, force=values["force"]))
 
 
+def prune(app: App, values: Values) -> None:
+    from dockp.cli.confirming import confirmed
+    from dockp.units import human_size
+
+    which = "all local volumes" if values["all"] else "anonymous local volumes"
+    warning = f"WARNING! This will remove {which} not used by at least one container."
+    filters = values.filters()
+    if values["all"]:
+        if "all" in filters:
+            raise Failure("conflicting options: cannot specify both --all and --filter all=1")
+        filters["all"] = ["true"]
+    if not values["force"] and not confirmed(warning):
+        return
+    report = app.engine.volumes.prune(filters)
+    if report["VolumesDeleted"]:
+        print("Deleted Volumes:")
+        print("\n".join(report["VolumesDeleted"]), end="\n\n")
+    print(f"Total reclaimed space: {human_size(report['SpaceReclaimed'])}")
+
+
 LIST = Command(
     "[OPTIONS]",
     "List volumes",
@@ -126,4 +146,16 @@ REMOVE = Command(
     aliases="dockp volume rm, dockp volume remove",
     examples=("dockp volume rm data", "dockp volume rm -f data scratch"),
     names="volume",
+)
+PRUNE = Command(
+    "[OPTIONS]",
+    "Remove unused local volumes",
+    prune,
+    (
+        Flag("all", "a", SWITCH, "Remove all unused volumes, not just anonymous ones"),
+        Flag("filter", "", FILTER, 'Provide filter values (e.g. "label=<label>")'),
+        Flag("force", "f", SWITCH, "Do not prompt for confirmation"),
+    ),
+    args=(0, 0),
+    examples=("dockp volume prune -f", "dockp volume prune -a --filter label=scratch"),
 )
