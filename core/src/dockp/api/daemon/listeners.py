@@ -7,12 +7,13 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
+from dockp.api.daemon.settings import DEFAULT_HOST, split_address
 from dockp.spi.errors import InvalidArgument, SystemFault
 
 if TYPE_CHECKING:
@@ -51,14 +52,6 @@ class Listener:
                     os.unlink(self.path)
 
 
-def check_hosts(hosts: Sequence[str]) -> None:
-    """Raises: InvalidArgument for an address that dockpd could never listen on."""
-    for host in hosts:
-        scheme, separator, rest = host.partition("://")
-        if not separator or scheme not in ("unix", "tcp", "fd") or (scheme == "tcp" and not _is_port(rest)):
-            raise InvalidArgument(f"invalid bind address format: {host}: use unix:///path, tcp://address:port or fd://")
-
-
 def open_listeners(settings: Settings, environ: Mapping[str, str]) -> list[Listener]:
     """Listen on everything that ``settings`` name. On failure nothing is left.
 
@@ -71,7 +64,7 @@ def open_listeners(settings: Settings, environ: Mapping[str, str]) -> list[Liste
             scheme, _, rest = host.partition("://")
             try:
                 if scheme == "unix":
-                    made = [_unix(rest or "/run/dockp.sock", settings.group)]
+                    made = [_unix(rest or DEFAULT_HOST.partition("://")[2], settings.group)]
                 elif scheme == "tcp":
                     made = [_tcp(rest, _TLS_PORT if secure else _TCP_PORT)]
                 else:
@@ -180,23 +173,8 @@ def _group_id(name: str) -> int:
         raise InvalidArgument(f"group {name} not found") from None
 
 
-def _is_port(address: str) -> bool:
-    port = address.rpartition(":")[2] if ":" in address and not address.endswith("]") else ""
-    return not port or (port.isdigit() and int(port) < 65536)
-
-
-def split_address(address: str, default_port: int) -> tuple[str, int]:
-    """``host:port``, ``[v6]:port``, ``:port`` or ``host``, as a host ("" for all) and a port."""
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        host, port = address, ""
-    if not _is_port(f":{port}"):
-        raise InvalidArgument(f"invalid port: {address}")
-    return host.strip("[]"), int(port or default_port)
-
-
 def _tcp(address: str, default_port: int) -> Listener:
-    host, port = split_address(address.rstrip("/"), default_port)
+    host, port = split_address(address, default_port)
     listener = listen_tcp(host, port)
     bound = listener.getsockname()
     shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]

@@ -22,11 +22,11 @@ from typing import Any, Final
 from attrs import evolve
 
 from dockp.api.daemon import log
-from dockp.api.daemon.listeners import Listener, check_hosts, listen_tcp, open_listeners, split_address, tls_context
+from dockp.api.daemon.listeners import Listener, listen_tcp, open_listeners, tls_context
 from dockp.api.daemon.metrics import MeasuredServices, Metrics
 from dockp.api.daemon.options import OPTIONS, Engine, Own
 from dockp.api.daemon.ownership import owned_roots, pidfile
-from dockp.api.daemon.settings import Settings, load
+from dockp.api.daemon.settings import Settings, load, split_address
 from dockp.api.daemon.systemd import Notifier
 from dockp.api.operations import ROUTES
 from dockp.api.routing import Router
@@ -64,7 +64,6 @@ class Daemon:
         settings = self._settings
         began = time.monotonic()
         log.configure(settings.level, settings.log_format)
-        check_hosts(settings.hosts)
         set_name("dockpd")
         for remark in settings.remarks:
             _log.debug("%s", remark)

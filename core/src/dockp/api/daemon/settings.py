@@ -126,7 +126,9 @@ def _sort(document: Mapping[str, Any], spelled: Any) -> _Sorted:
 def _own_values(own: Mapping[str, Any]) -> dict[str, Any]:
     values = dict(own)
     if "hosts" in values:
-        values["hosts"] = tuple(dict.fromkeys(values["hosts"]))
+        values["hosts"] = tuple(dict.fromkeys(map(_host, values["hosts"])))
+    if values.get("metrics_addr"):
+        split_address(values["metrics_addr"], 0)
     if values.get("log_format") == "":
         del values["log_format"]
     if values.get("log_format", "text") not in ("text", "json"):
@@ -135,6 +137,35 @@ def _own_values(own: Mapping[str, Any]) -> dict[str, Any]:
         if values.get(name):
             values[name] = os.path.abspath(values[name])
     return values
+
+
+def _host(text: str) -> str:
+    """``-H`` with its scheme: without one it is TCP, as in Docker."""
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator:
+        scheme, rest = "tcp", scheme
+    if scheme not in ("unix", "tcp", "fd") or (not separator and "/" in rest):
+        raise InvalidArgument(f"invalid bind address format: {text}: use unix:///path, tcp://address:port or fd://")
+    if scheme == "tcp":
+        split_address(rest, 0)
+    elif scheme == "unix" and rest and not rest.startswith("/"):
+        raise InvalidArgument(f"invalid bind address format: {text}: the path must be absolute")
+    return f"{scheme}://{rest}"
+
+
+def split_address(address: str, default_port: int) -> tuple[str, int]:
+    """``host:port``, ``[v6]:port``, ``:port`` or ``host``, as a host ("" for all) and a port.
+
+    Raises: InvalidArgument.
+    """
+    bare = address.rstrip("/")
+    host, colon, port = bare.rpartition(":")
+    if not colon or bare.endswith("]"):
+        host, port = bare, ""
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if "/" in host or (":" in host and inner == host) or (port and not (port.isdigit() and int(port) < 65536)):
+        raise InvalidArgument(f"invalid bind address ({address}): it must be address:port")
+    return inner, int(port or default_port)
 
 
 def _exec_options(value: Any) -> Any:

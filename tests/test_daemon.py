@@ -1,0 +1,334 @@
+"""The process dockpd: how it starts and ends, what it listens on, and that containers do not notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Daemon, Dockp, processes_naming, wait_for
+
+
+@pytest.fixture
+def daemon(dockp: Dockp) -> Iterator[Daemon]:
+    daemon = Daemon(dockp)
+    daemon.log_path.unlink(missing_ok=True)
+    yield daemon
+    daemon.stop()
+
+
+def refused(dockp: Dockp, *flags: str) -> str:
+    """What dockpd says when it does not start."""
+    command = [str(Path(sys.executable).parent / "dockpd"), *flags]
+    done = subprocess.run(command, env=dockp.environment, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def ask(path: Path, request: str = "/_ping") -> bytes:
+    """The body of the answer to a GET on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(f"GET {request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while chunk := client.recv(65536):
+            answer += chunk
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def test_it_starts_answers_and_ends(daemon: Daemon) -> None:
+    with daemon:
+        assert ask(daemon.socket) == b"OK"
+        mode = daemon.socket.stat()
+        assert (mode.st_mode & 0o777, mode.st_uid, mode.st_gid) == (0o660, 0, 0)
+        pidfile = daemon.dockp.exec_root / "dockpd.pid"
+        assert pidfile.read_text() == f"{daemon.pid}\n"
+        assert Path(f"/proc/{daemon.pid}/comm").read_text() == "dockpd\n"
+    assert not daemon.socket.exists()
+    assert not pidfile.exists()
+    assert 'msg="daemon stopped"' in daemon.log
+    wait_for(lambda: not processes_naming(str(daemon.dockp.base)), "the zygote ends with the daemon")
+
+
+def test_a_group_may_use_the_socket(dockp: Dockp) -> None:
+    with Daemon(dockp, "-G", "tty") as daemon:
+        assert daemon.socket.stat().st_gid == 5
+    assert refused(dockp, "-H", daemon.url, "--group", "nobody-here") == (
+        "failed to start daemon: group nobody-here not found"
+    )
+
+
+def test_the_second_daemon_on_a_root_is_refused_and_names_the_first(daemon: Daemon) -> None:
+    with daemon:
+        line = refused(daemon.dockp, "-H", f"unix://{daemon.dockp.base}/second.sock")
+        assert line == (
+            f"failed to start daemon: another dockpd (pid {daemon.pid}) has the data root {daemon.dockp.data_root}"
+        )
+        assert daemon.answers()
+
+
+def test_two_daemons_on_roots_of_their_own_live_side_by_side(daemon: Daemon, fresh: Dockp) -> None:
+    with daemon, Daemon(fresh) as second:
+        assert ask(second.socket) == ask(daemon.socket) == b"OK"
+        ours = json.loads(ask(second.socket, "/info"))
+        assert ours["DockerRootDir"] == str(fresh.data_root)
+
+
+def test_the_socket_of_a_living_daemon_is_not_taken(daemon: Daemon, fresh: Dockp) -> None:
+    with daemon:
+        assert refused(fresh, "-H", daemon.url) == (
+            f"failed to start daemon: cannot listen on {daemon.url}: another daemon listens there"
+        )
+        assert daemon.answers()
+
+
+def test_something_else_where_the_socket_should_be_is_left_alone(dockp: Dockp) -> None:
+    path = dockp.base / "precious"
+    path.write_text("data")
+    assert "there is something else of this name" in refused(dockp, "-H", f"unix://{path}")
+    assert path.read_text() == "data"
+    path.unlink()
+
+
+def test_after_a_kill_its_socket_and_pidfile_are_replaced(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.kill()
+    assert daemon.socket.exists()
+    with daemon:
+        assert daemon.answers()
+
+
+def test_containers_do_not_notice_a_kill_of_the_daemon(daemon: Daemon) -> None:
+    daemon.start()
+    loop = "i=0; while sleep 0.02; do i=$((i+1)); echo $i; done"
+    started = daemon.docker("run", "-d", "--name", "runs", "busybox", "sh", "-c", loop)
+    ends = daemon.docker("run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 0.5; exit 7")
+    assert started.returncode == ends.returncode == 0, started.stderr + ends.stderr
+    pid = daemon.dockp.inspect("runs")["State"]["Pid"]
+    daemon.kill()
+    time.sleep(1)
+    daemon.start()
+    assert daemon.dockp.inspect("runs")["State"]["Pid"] == pid
+    wait_for(lambda: daemon.dockp.state("ends") == "exited", "the end that nobody saw is settled")
+    assert daemon.docker("wait", "ends").stdout == "7\n"
+    assert daemon.docker("kill", "runs").returncode == 0
+    lines = daemon.docker("logs", "runs").stdout.split()
+    assert lines == [str(number) for number in range(1, len(lines) + 1)]
+    assert len(lines) > 20
+
+
+def test_sighup_takes_new_values_from_the_file(dockp: Dockp, tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text('{"labels": ["a=1"]}')
+    with Daemon(dockp, "--config-file", str(file)) as daemon:
+        daemon.log_path.write_text("")
+        assert json.loads(ask(daemon.socket, "/info"))["Labels"] == ["a=1"]
+        file.write_text('{"labels": ["a=2", "b=3"], "debug": true, "mtu": 1400}')
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for(lambda: "configuration reloaded" in daemon.log, "the file is read again")
+        info = json.loads(ask(daemon.socket, "/info"))
+        assert info["Labels"] == ["a=2", "b=3"]
+        assert info["Debug"] is True
+        assert 'level=debug msg="GET /info: 200"' in daemon.log
+        assert "mtu changes when the daemon starts again" in daemon.log
+        file.write_text('{"nonsense": 1}')
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for(lambda: "match any configuration option: nonsense" in daemon.log, "what is wrong is said")
+        assert json.loads(ask(daemon.socket, "/info"))["Labels"] == ["a=2", "b=3"]
+
+
+def test_sigusr1_writes_down_what_every_thread_does(daemon: Daemon) -> None:
+    with daemon:
+        os.kill(daemon.pid, signal.SIGUSR1)
+        stacks = daemon.dockp.exec_root / "stacks.log"
+        wait_for(lambda: "Current thread" in stacks.read_text() and "Stack for <Task" in stacks.read_text(), "stacks")
+
+
+def test_the_log_can_be_json(dockp: Dockp) -> None:
+    with Daemon(dockp, "--log-format=json", "-D") as daemon:
+        daemon.log_path.write_text("")
+        ask(daemon.socket)
+    entries = [json.loads(line) for line in daemon.log.splitlines()]
+    assert {"level", "msg", "time"} <= set(entries[0])
+    assert {"debug", "info"} <= {entry["level"] for entry in entries}
+
+
+def test_metrics(dockp: Dockp) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Daemon(dockp, "--metrics-addr", f"127.0.0.1:{port}") as daemon:
+        assert daemon.docker("create", "busybox").returncode == 0
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            lines = answer.read().decode().splitlines()
+    assert 'engine_daemon_container_states_containers{state="stopped"} 1' in lines
+    assert 'engine_daemon_container_actions_seconds_count{action="create"} 1' in lines
+    assert 'dockp_api_requests_total{method="POST",status="201"} 1' in lines
+    assert any(line.startswith('dockp_driver_calls_total{kind="storage"') for line in lines)
+    declared = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    assert len(declared) == sum(1 for line in lines if line.startswith("# TYPE"))
+
+
+# Sockets over TCP, and from systemd
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority ``ca.pem``, and what it signed: ``server.pem`` for 127.0.0.1, ``client.pem``, each with its key."""
+    place = tmp_path_factory.mktemp("tls")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=place, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for authority in ("ca", "other"):
+        words = ["-x509", "-days", "2", "-subj", f"/CN={authority}", "-keyout", f"{authority}.key"]
+        openssl("req", *curve, *words, "-out", f"{authority}.pem")
+    (place / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    for name, authority in (("server", "ca"), ("client", "ca"), ("stranger", "other")):
+        openssl("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        signing = ["-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", "2"]
+        openssl("x509", "-req", "-in", f"{name}.csr", *signing, "-extfile", "names", "-out", f"{name}.pem")
+    return place
+
+
+def port_of(daemon: Daemon) -> int:
+    line = wait_for(
+        lambda: [line for line in daemon.log.splitlines() if "API listen on tcp://" in line], "a TCP socket"
+    )
+    return int(line[-1].rstrip('"').rpartition(":")[2])
+
+
+def test_tcp_without_tls_must_be_asked_for(dockp: Dockp) -> None:
+    assert "TCP without TLS gives root to everybody who can connect" in refused(dockp, "-H", "tcp://127.0.0.1:0")
+    for word in ("--allow-insecure-tcp", "--tls=false"):
+        with Daemon(dockp, word, hosts=["tcp://127.0.0.1:0"]) as daemon:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port_of(daemon)}/_ping", timeout=10) as answer:
+                assert answer.read() == b"OK"
+            assert "has root here" in daemon.log
+
+
+def test_tls_lets_in_who_has_a_certificate_and_nobody_else(dockp: Dockp, certificates: Path) -> None:
+    tls = [f"--tlscacert={certificates}/ca.pem", f"--tlscert={certificates}/server.pem"]
+    tls.append(f"--tlskey={certificates}/server.key")
+    assert "--tls without --tlsverify" in refused(dockp, "-H", "tcp://127.0.0.1:0", "--tls", *tls)
+    assert "could not load X509 key pair" in refused(
+        dockp, "-H", "tcp://127.0.0.1:0", "--tlsverify", *tls, "--tlskey=/nowhere"
+    )
+    with Daemon(dockp, "--tlsverify", *tls, hosts=["tcp://127.0.0.1:0"]) as daemon:
+        port = port_of(daemon)
+
+        def ask_as(name: str) -> bytes:
+            context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+            if name:
+                context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+            with urllib.request.urlopen(f"https://127.0.0.1:{port}/_ping", context=context, timeout=10) as answer:
+                return bytes(answer.read())
+
+        assert ask_as("client") == b"OK"
+        for name in ("", "stranger"):
+            with pytest.raises(OSError):
+                ask_as(name)
+        with pytest.raises(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_ping", timeout=10)
+        client = ["--tlsverify", f"--tlscacert={certificates}/ca.pem", f"--tlscert={certificates}/client.pem"]
+        client += [f"--tlskey={certificates}/client.key", "-H", f"tcp://127.0.0.1:{port}"]
+        done = daemon.docker(*client, "run", "-i", "--rm", "--network=none", "busybox", "cat", input="over TLS\n")
+        assert done.stdout == "over TLS\n", done.stderr
+
+
+_LAUNCHER = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="docker")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_systemd_hands_over_a_socket_and_hears_how_it_goes(dockp: Dockp) -> None:
+    given = dockp.base / "given.sock"
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(dockp.base / "notify"))
+    told.settimeout(10)
+    environment = dockp.environment | {"NOTIFY_SOCKET": str(dockp.base / "notify"), "WATCHDOG_USEC": "200000"}
+    command = [sys.executable, "-c", _LAUNCHER, str(given), str(Path(sys.executable).parent / "dockpd"), "-H", "fd://"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert told.recv(4096).splitlines()[0] == b"READY=1"
+        assert ask(given) == b"OK"
+        assert {told.recv(4096) for _ in range(3)} == {b"WATCHDOG=1"}
+        process.send_signal(signal.SIGHUP)
+        seen = [told.recv(4096).splitlines()[0] for _ in range(6)]
+        assert b"RELOADING=1" in seen
+        assert b"READY=1" in seen[seen.index(b"RELOADING=1") :]
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=20)[1]
+    assert process.returncode == 0, said
+    last = [told.recv(4096).splitlines()[0] for _ in iter(lambda: select_now(told), False)]
+    assert b"STOPPING=1" in last
+    assert given.exists(), "the socket is systemd's"
+    told.close()
+    given.unlink()
+    (dockp.base / "notify").unlink()
+
+
+def select_now(sock: socket.socket) -> bool:
+    import select
+
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def test_without_a_socket_from_systemd_fd_is_refused(dockp: Dockp) -> None:
+    assert "no sockets found via socket activation" in refused(dockp, "-H", "fd://")
+
+
+# What is started when the daemon starts
+
+
+def test_restart_policies_count_when_the_daemon_starts(daemon: Daemon) -> None:
+    dockp = daemon.dockp
+    for name, policy, command in (
+        ("always-stopped", "always", "sleep 1000"),
+        ("unless-stopped", "unless-stopped", "sleep 1000"),
+        ("unless-killed", "unless-stopped", "sleep 1000"),
+        ("failed", "on-failure", "exit 0"),
+        ("never", "no", "sleep 1000"),
+    ):
+        dockp.ok("run", "-d", "--network=none", "--restart", policy, "--name", name, "busybox", "sh", "-c", command)
+    dockp.ok("create", "--restart=always", "--name", "not-started", "busybox", "sleep", "1000")
+    dockp.ok("stop", "-t", "0", "always-stopped", "unless-stopped")
+    for name in ("unless-killed", "never"):
+        shim = json.loads((dockp.exec_root / "containers" / dockp.inspect(name)["Id"] / "state.json").read_text())
+        os.kill(shim["shim_pid"], signal.SIGKILL)
+    with daemon:
+        wait_for(lambda: dockp.state("always-stopped") == "running", "a container with the policy always is started")
+        wait_for(lambda: dockp.state("unless-killed") == "running", "a container whose shim was killed is started")
+        for name in ("unless-stopped", "failed", "never"):
+            assert dockp.state(name) == "exited", name
+        assert dockp.state("not-started") == "created"
+
+
+def test_it_answers_within_half_a_second_with_many_containers(daemon: Daemon) -> None:
+    with daemon:
+        for _ in range(2):
+            daemon.docker("create", "busybox")
+    began = time.monotonic()
+    with daemon:
+        seconds = time.monotonic() - began
+    # The bound of the bench is tighter; this one is for machines that have other work.
+    assert seconds < 5
