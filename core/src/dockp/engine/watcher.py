@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -39,6 +40,10 @@ _log = logging.getLogger(__name__)
 
 _SETTLERS = 4
 """Threads that settle. Most of the work waits for the database and for drivers."""
+
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.001, 1.0
+"""Seconds between looks at a container whose shim is neither there nor gone."""
 
 
 @define(eq=False)
@@ -111,10 +116,13 @@ class Watcher:
 
     def adopt(self, container_id: str) -> None:
         """Claim the end of a container whose shim lives. Without a shim it is settled."""
+        if not self._connect(container_id):
+            self._pool.submit(self._deserted, container_id)
+
+    def _connect(self, container_id: str) -> bool:
         sock = connect_in(self._context.run_dir(container_id), "shim.sock")
         if sock is None:
-            self._pool.submit(self._settled, container_id)
-            return
+            return False
         shim = _Shim(container_id, sock, wire.Receiver(sock))
         with self._guard:
             self._shims[sock.fileno()] = self._known[container_id] = shim
@@ -122,6 +130,7 @@ class Watcher:
         with contextlib.suppress(OSError):
             sock.sendall(wire.pack({"op": "claim", "seq": 1}) + wire.pack({"op": "watch", "seq": 2}))
         self._epoll.register(sock, select.EPOLLIN)
+        return True
 
     def when(self, container_id: str, condition: str, callback: Callable[[WaitResult], object]) -> Callable[[], object]:
         """Call back once, from another thread, when the container meets the condition; cancel with what is returned.
@@ -270,9 +279,20 @@ class Watcher:
         shim.receiver.close()
         if not shim.over:
             shim.over = True
-            self._pool.submit(self._settled, shim.container_id)
+            self._pool.submit(self._deserted, shim.container_id)
 
     # In the pool
+
+    def _deserted(self, container_id: str) -> None:
+        """There is no connection to the shim of a container that was said to run."""
+        pause = _FIRST_LOOK
+        while not self._closing:
+            self._settled(container_id)
+            # A killed shim's lock may be held a little longer, by a child that it was about to part with.
+            if not self._look(container_id)[0] or self._connect(container_id):
+                return
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_LOOK)
 
     def _ended(self, shim: _Shim) -> None:
         self._settled(shim.container_id)
