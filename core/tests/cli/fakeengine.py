@@ -42,13 +42,19 @@ class Part:
         return call
 
 
+class _Containers(Part):
+    def begin_wait(self, ref: str, condition: str = "not-running") -> Callable[[], Any]:
+        """Recorded as the ``wait`` that it begins."""
+        return lambda: self.wait(ref, condition)
+
+
 class FakeEngine:
     """``answers`` maps ``"containers.inspect"`` and its like to a value, an error to raise, or a function."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.closed = False
-        self.containers, self.images = Part("containers", self), Part("images", self)
+        self.containers, self.images = _Containers("containers", self), Part("images", self)
         self.volumes, self.networks = Part("volumes", self), Part("networks", self)
         self.system = Part("system", self)
         self.answers: dict[str, Any] = {

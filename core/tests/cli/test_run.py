@@ -19,7 +19,7 @@ from fakeengine import FakeEngine, FakeStream
 from dockp.cli.app import Failure
 from dockp.cli.session import signals_sent_to
 from dockp.interface import Created, WaitResult
-from dockp.spi.errors import Conflict, NotFound, NotImplemented, StartFailure
+from dockp.spi.errors import Conflict, NotFound, StartFailure
 
 ID = "0" * 64
 DOCUMENT = {
@@ -85,18 +85,6 @@ def test_the_first_exit_of_a_restarted_container_ends_run(dockp: Callable[..., O
     engine.answers["containers.wait"] = WaitResult(exit_code=3)
     assert dockp("run", "--restart", "always", "busybox").code == 3
     assert engine.arguments("containers.wait") == [((ID, "next-exit"), {})]
-
-
-def test_a_restarted_container_may_have_ended_before_it_is_waited_for(
-    dockp: Callable[..., Outcome], engine: FakeEngine
-) -> None:
-    def wait(id: str, condition: str) -> WaitResult:
-        if condition == "next-exit":
-            raise NotImplemented("it does not run")
-        return WaitResult(exit_code=2)
-
-    engine.answers["containers.wait"] = wait
-    assert dockp("run", "--restart", "on-failure:1", "busybox").code == 2
 
 
 @pytest.mark.parametrize(("kind", "code"), [("not-found", 127), ("not-executable", 126), ("failed", 125)])

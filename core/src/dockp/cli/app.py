@@ -28,19 +28,19 @@ class App:
     """What a command gets besides its arguments.
 
     Attributes:
-        flags: the global flags that were given, named as in `dockp.config.Config`.
+        flags: the global flags that were given, named as in `dockp.config.Config`, and those of `dockp.cli.hosts`.
         debug: show tracebacks.
     """
 
     def __init__(self, open_engine: EngineOpener | None = None) -> None:
         self.flags: dict[str, object] = {}
         self.debug = False
-        self._open = open_engine or open_local_engine
+        self._open = open_engine or _open_chosen_engine
         self._engine: Engine | None = None
 
     def configure(self, parameters: Mapping[str, object]) -> None:
         """Take over the global flags that were given."""
-        given = {name: value for name, value in parameters.items() if value not in (None, (), False)}
+        given = {name: value for name, value in parameters.items() if value not in (None, (), [], False)}
         given.pop("version", None)
         self.flags = given
         self.debug = "debug" in given
@@ -56,6 +56,12 @@ class App:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+
+def _open_chosen_engine(flags: Mapping[str, object]) -> Engine:
+    from dockp.cli.hosts import open_engine
+
+    return open_engine(flags)
 
 
 def open_local_engine(flags: Mapping[str, object]) -> Engine:

@@ -44,10 +44,23 @@ _GROUPS = {
         epilog="Add it to a shell with: source <(dockp completion bash)",
     ),
     "container": Tree("Manage containers", _CONTAINER, also={"list": "ls", "ps": "ls", "remove": "rm"}),
+    "context": Tree(
+        "Manage contexts",
+        {
+            "create": "contexts:CREATE",
+            "inspect": "contexts:INSPECT",
+            "ls": "contexts:LIST",
+            "rm": "contexts:REMOVE",
+            "show": "contexts:SHOW",
+            "update": "contexts:UPDATE",
+            "use": "contexts:USE",
+        },
+        also={"list": "ls", "remove": "rm"},
+    ),
     "image": Tree("Manage images", _IMAGE, also={"list": "ls", "remove": "rm"}),
     "network": Tree("Look at networks", {"inspect": "networks:INSPECT", "ls": "networks:LIST"}, also={"list": "ls"}),
     "plugin": Tree("Look at plug-ins (drivers)", {"ls": "plugins:LIST"}, also={"list": "ls"}),
-    "system": Tree("Look at the engine", {"info": "system:INFO"}),
+    "system": Tree("Look at the engine", {"dial-stdio": "dial:DIAL", "info": "system:INFO"}),
     "volume": Tree(
         "Manage volumes",
         {
@@ -78,16 +91,25 @@ _SHORT = {name: place for name, place in _CONTAINER.items() if name not in ("ins
 
 _FILE, _DIR, _NAME, _LEVEL = (Kind(word, read_text) for word in ("FILE", "DIR", "NAME", "LEVEL"))
 _OPTION = Kind("KEY=VALUE", read_text, None, "list")
+_HOST = Kind("HOST", read_text, None, "list")
 GLOBAL_FLAGS = (
+    Flag("config", "", _DIR, "Where the client's own files are, contexts among them (default: ~/.docker)"),
     Flag("config-file", "", _FILE, "Configuration file"),
+    Flag("context", "c", _NAME, "Context to connect with (overrides DOCKP_HOST, DOCKER_HOST and the current context)"),
     Flag("data-root", "", _DIR, "Where images, containers and volumes are kept"),
     Flag("debug", "D", SWITCH, "Log more, and show tracebacks"),
     Flag("exec-driver", "", _NAME, "How containers are executed"),
     Flag("exec-opt", "", _OPTION, "Option of the execution driver"),
     Flag("exec-root", "", _DIR, "Where the state of running containers is kept"),
+    Flag("host", "H", _HOST, "Engine to connect to: unix://, tcp://, ssh://, or embedded for one in this process"),
     Flag("log-level", "l", _LEVEL, "Least level to log", choices=("debug", "info", "warn", "error", "fatal")),
     Flag("storage-driver", "", _NAME, "How layers of images and containers are stored"),
     Flag("storage-opt", "", _OPTION, "Option of the storage driver"),
+    Flag("tls", "", SWITCH, "Use TLS; implied by --tlsverify"),
+    Flag("tlscacert", "", _FILE, "Trust certificates signed only by this authority"),
+    Flag("tlscert", "", _FILE, "The client's certificate"),
+    Flag("tlskey", "", _FILE, "The client's key"),
+    Flag("tlsverify", "", SWITCH, "Use TLS and verify the remote"),
     Flag("version", "v", SWITCH, "Print version information and quit"),
 )
 ROOT = Tree(

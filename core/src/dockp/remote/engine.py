@@ -278,7 +278,7 @@ class Containers(_Noun):
     archive_put = _verb(verbs.archive_put)
     commit = _verb(verbs.commit)
     update = _verb(verbs.update)
-    prune = _verb(verbs.prune("containers"))
+    prune = _verb(verbs.prune_containers)
     run = run
 
     def __init__(self, engine: RemoteEngine) -> None:
@@ -346,7 +346,7 @@ class Images(_Noun):
     import_ = _work(verbs.import_image)
     save = _file(verbs.save)
     load = _work(verbs.load)
-    prune = _verb(verbs.prune("images"))
+    prune = _verb(verbs.prune_images)
 
     def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
         found = self._engine.work(verbs.pull(reference, tag=tag, platform=platform, progress=progress))
@@ -358,7 +358,7 @@ class Volumes(_Noun):
     list = _verb(verbs.list_volumes)
     inspect = _verb(verbs.inspect_volume)
     remove = _verb(verbs.remove_volume)
-    prune = _verb(verbs.prune("volumes"))
+    prune = _verb(verbs.prune_volumes)
 
 
 class Networks(_Noun):

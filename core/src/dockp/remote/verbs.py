@@ -324,20 +324,33 @@ def update(ref: str, request: UpdateRequest) -> Call[Sequence[str]]:
     return Call(method="POST", path=_container(ref, "/update"), document=body, read=read)
 
 
-def prune(noun: str) -> Callable[[Filters | None], Call[Document]]:
-    """The verb for ``containers``, ``images`` or ``volumes``."""
+def prune_containers(filters: Filters | None = None) -> Call[Document]:
+    return _prune("containers", filters)
 
-    def pruned(filters: Filters | None = None) -> Call[Document]:
-        return Call(method="POST", path=f"/{noun}/prune", query={"filters": _filters(filters)}, read=_object)
 
-    return pruned
+def prune_images(filters: Filters | None = None) -> Call[Document]:
+    return _prune("images", filters)
+
+
+def prune_volumes(filters: Filters | None = None) -> Call[Document]:
+    return _prune("volumes", filters)
+
+
+def _prune(noun: str, filters: Filters | None) -> Call[Document]:
+    def read(answer: Answer) -> Document:
+        return {key: [] if value is None else value for key, value in _object(answer).items()}
+
+    return Call(method="POST", path=f"/{noun}/prune", query={"filters": _filters(filters)}, read=read)
 
 
 # Images
 
 
-def list_images(*, all: bool = False, filters: Filters | None = None) -> Call[Sequence[Document]]:
-    return Call(method="GET", path="/images/json", query={"all": all, "filters": _filters(filters)}, read=_list)
+def list_images(
+    *, all: bool = False, filters: Filters | None = None, shared_size: bool = False, manifests: bool = False
+) -> Call[Sequence[Document]]:
+    query = {"all": all, "filters": _filters(filters), "shared-size": shared_size, "manifests": manifests}
+    return Call(method="GET", path="/images/json", query=query, read=_list)
 
 
 def inspect_image(ref: str) -> Call[Document]:

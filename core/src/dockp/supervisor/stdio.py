@@ -7,7 +7,6 @@ not take is kept (and no more asked for), input that the container does not take
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import select
 import signal
@@ -17,8 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
-
-_log = logging.getLogger(__name__)
 
 _READ = 65536
 _KEPT = 1 << 20
@@ -116,7 +113,9 @@ def pump(
             size = os.get_terminal_size(size_of)
             on_resize(size.lines, size.columns)
         except Exception as failure:  # a size that does not arrive is no reason to end a session
-            _log.debug("cannot tell the container its window size: %s", failure)
+            import logging
+
+            logging.getLogger(__name__).debug("cannot tell the container its window size: %s", failure)
 
     with _signals(raw, size_of is not None, proxied) as wake, _raw_mode(stdin if raw else None):
         if size_of is not None:

@@ -17,11 +17,11 @@ from dockp.cli.create_request import build
 from dockp.cli.flags import Values
 from dockp.cli.session import check_terminal, pump, signals_sent_to, window_size
 from dockp.interface import START_FAILURE_CODES
-from dockp.spi.errors import DockpError, NotFound, NotImplemented, StartFailure
+from dockp.spi.errors import DockpError, NotFound, StartFailure
 
 if TYPE_CHECKING:
     from dockp.containers.model import CreateRequest
-    from dockp.interface import Engine
+    from dockp.interface import Engine, WaitResult
 
 _PULL = ("always", "missing", "never", "")
 
@@ -30,16 +30,22 @@ def _failure(error: object, command: str, code: int = 125) -> Failure:
     return Failure(f"dockp: {error}\n\nRun 'dockp {command} --help' for more information", code)
 
 
-def _request(values: Values, command: str) -> CreateRequest:
-    """The request, or the complaint about it with exit code 125."""
+def _request(app: App, values: Values, command: str) -> CreateRequest:
+    """The request, with the drivers that the global flags name; or the complaint about it with exit code 125."""
     try:
         if values["pull"] not in _PULL:
             raise ValueError(
                 f'invalid pull option: \'{values["pull"]}\': must be one of "always", "missing" or "never"'
             )
-        return build(values)
+        request = build(values)
     except (ValueError, DockpError) as error:
         raise _failure(error, command) from None
+    host = attrs.evolve(
+        request.host,
+        storage_driver=str(app.flags.get("storage_driver") or request.host.storage_driver),
+        runtime=request.host.runtime or str(app.flags.get("exec_driver") or ""),
+    )
+    return attrs.evolve(request, host=host)
 
 
 @contextlib.contextmanager
@@ -121,12 +127,12 @@ def _pull(engine: Engine, image: str, values: Values) -> str:
 
 
 def create(app: App, values: Values) -> None:
-    request = _request(values, "create")
+    request = _request(app, values, "create")
     print(_create(app.engine, request, values))
 
 
 def run(app: App, values: Values) -> int:
-    request = _request(values, "run")
+    request = _request(app, values, "run")
     if values["detach"]:
         if values["attach"]:
             raise Failure("conflicting options: cannot specify both --attach and --detach")
@@ -167,9 +173,12 @@ def _run_created(engine: Engine, id: str, request: CreateRequest, values: Values
             )
         with contextlib.closing(stream):
             with _start_failures():
+                # The waiting begins before the start: a short-lived container may be gone right after it.
+                condition = "removed" if request.host.auto_remove else "next-exit"
+                end = containers.begin_wait(id, condition)
                 containers.start(id)
             started()
-            code = _exit_code(engine, id, request)
+            code = _exit_code(end, restarted=request.host.restart_policy.name not in ("", "no"))
             ended = pump(
                 stream,
                 tty=config.tty,
@@ -209,15 +218,12 @@ def _start_failures() -> Iterator[None]:
         raise _failure(error, "run") from None
 
 
-def _exit_code(engine: Engine, id: str, request: CreateRequest) -> Callable[[], int]:
+def _exit_code(end: Callable[[], WaitResult], *, restarted: bool) -> Callable[[], int]:
     """A function that waits for the end and returns the exit code. To be called right after the start."""
 
-    def code(condition: str) -> int:
+    def code() -> int:
         try:
-            result = engine.containers.wait(id, condition)
-        except NotImplemented:
-            # Without a daemon nobody can wait for the next exit of what has ended for good already.
-            return code("not-running")
+            result = end()
         except DockpError as error:
             warn(f"Error waiting for container: {error}")
             return 125
@@ -226,15 +232,13 @@ def _exit_code(engine: Engine, id: str, request: CreateRequest) -> Callable[[], 
             return 125
         return result.exit_code
 
-    if request.host.auto_remove:
-        return lambda: code("removed")
-    if request.host.restart_policy.name in ("", "no"):
-        return lambda: code("not-running")
+    if not restarted:
+        return code
     # A container that is restarted may run for ever: what counts is its first exit, which may come before the output
     # ends here, so it is waited for from the start.
     from concurrent.futures import ThreadPoolExecutor
 
-    return ThreadPoolExecutor(1).submit(code, "next-exit").result
+    return ThreadPoolExecutor(1).submit(code).result
 
 
 RUN_EXAMPLES = (

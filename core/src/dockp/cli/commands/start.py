@@ -39,10 +39,11 @@ def _start_attached(app: App, values: Values) -> int:
     document = containers.inspect(values.args[0])
     id, config = document["Id"], document["Config"]
     stdin = values["interactive"] and config["OpenStdin"]
-    condition = "removed" if document["HostConfig"].get("AutoRemove") else "not-running"
+    condition = "removed" if document["HostConfig"].get("AutoRemove") else "next-exit"
     with signals_sent_to(lambda name: containers.kill(id, name), not config["Tty"]):
         stream = containers.attach(id, stdin=stdin, stdout=True, stderr=True, detach_keys=values["detach-keys"])
         with closing(stream):
+            end = containers.begin_wait(id, condition)
             containers.start(id)
             ended = pump(
                 stream,
@@ -52,7 +53,7 @@ def _start_attached(app: App, values: Values) -> int:
             )
         if ended == "detach":
             return 0
-        return containers.wait(id, condition).exit_code
+        return end().exit_code
 
 
 START = Command(
