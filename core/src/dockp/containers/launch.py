@@ -25,7 +25,7 @@ from dockp.containers.mounts import Staged, staged
 from dockp.containers.record import Container, MountRecord, with_task
 from dockp.containers.settling import Vanished, drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
-from dockp.containers.telling import attributes
+from dockp.containers.telling import attributes, tell_mounts
 from dockp.interface import START_FAILURE_CODES
 from dockp.jsonmodel import to_json
 from dockp.linux.trees import discard_tree
@@ -122,6 +122,7 @@ def _start(context: Context, container: Container) -> None:
             warnings = _create_wired(client, sandbox)
     if context.watcher is not None:
         # Before the start: a container that ends at once must find its end claimed.
+    tell_mounts(context, container)
         context.watcher.adopt(container.id)
     client.start()
     for warning in warnings:

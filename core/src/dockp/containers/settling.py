@@ -17,7 +17,7 @@ from attrs import evolve
 from dockp.containers.context import Context
 from dockp.containers.record import Container, Task
 from dockp.containers.states import State
-from dockp.containers.telling import tell
+from dockp.containers.telling import tell, tell_unmounts
 from dockp.linux.jsonlite import loads
 from dockp.linux.locks import offset_of
 from dockp.linux.trees import discard_tree
@@ -73,6 +73,7 @@ def settle(context: Context, container_id: str) -> Container:
     if lost:
         _tell_lost(context, ended)
     release(context, ended, killed=lost)
+    tell_unmounts(context, ended)
     if context.registry.moments:
         from dockp.containers.describe import inspect
 

@@ -1,4 +1,4 @@
-"""Events of containers. What happens inside a shim (start, die, health checks …) is told by the shim itself."""
+"""Events of containers and of their volumes. What happens inside a shim (start, die, health checks …) it tells itself."""
 
 from __future__ import annotations
 
@@ -23,3 +23,24 @@ def tell(context: Context, container: Container, action: str, **extra: str) -> N
     """Write the event ``action`` ("create", "kill", "exec_create: ls") of a container, with ``extra`` attributes under
     Docker's names (``signal="15"``, ``execID=…``). Never raises."""
     context.events.emit("container", action, container.id, attributes(container) | extra)
+
+
+def tell_mounts(context: Context, container: Container) -> None:
+    """The event ``mount`` of each volume of a container that is about to run."""
+    for record in container.mounts:
+        if record.type == "volume":
+            details = {
+                "container": container.id,
+                "destination": record.target,
+                "driver": record.driver,
+                "propagation": record.propagation,
+                "read/write": str(record.read_write).lower(),
+            }
+            context.events.emit("volume", "mount", record.name, details)
+
+
+def tell_unmounts(context: Context, container: Container) -> None:
+    """The event ``unmount`` of each volume of a container that has ended."""
+    for record in container.mounts:
+        if record.type == "volume":
+            context.events.emit("volume", "unmount", record.name, {"container": container.id, "driver": record.driver})

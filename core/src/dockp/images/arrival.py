@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 _NESTED_INDEXES = 3
 _KEPT_COMPRESSIONS = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
 _DEFAULT_MESSAGE = "Imported from -"
+_EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+"""The diff ID of an archive of nothing, two empty blocks."""
 _MAGIC_LENGTH = 6
 
 
@@ -213,32 +215,87 @@ class Arrival:
             if driver:
                 lease.add("layer", diff_id)
                 self._layers.unpack_layers(layers, driver, say)
-            now = time.time()
-            created = rfc3339_nano(int(now * 10**9))
-            config = self._content.add(
-                encode(
-                    {
-                        "created": created,
-                        **platform_json(wanted),
-                        "config": process,
-                        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-                        "history": [{"created": created, "comment": message or _DEFAULT_MESSAGE}],
-                    }
-                ),
-                OCI_CONFIG,
-                lease=lease,
-            )
-            manifest = self._content.add(manifest_bytes(config, [blob]), OCI_MANIFEST, lease=lease)
-            image = Image(
-                id=config.digest,
-                manifest=manifest,
-                chain_id=diff_id,
-                platform=wanted,
-                created=now,
-                labels=process.get("Labels") or {},
-            )
-            with self._database.write() as connection:
-                return self._record(connection, image, layers, [manifest.digest, config.digest], _some(name), [])
+            return self._build(layers, process, wanted, [{"comment": message or _DEFAULT_MESSAGE}], name, lease)
+
+    def commit(
+        self,
+        stream: BinaryIO,
+        *,
+        parent: str,
+        process: Mapping[str, Any],
+        created_by: str,
+        message: str,
+        author: str,
+        reference: str,
+    ) -> Image:
+        """Make an image of another and one more layer, a plain tar. A tar of nothing adds no layer.
+
+        Args: parent: id of an image that a container uses, which therefore stays. process: the ``config`` object.
+            created_by, message, author: for its history. reference: a name, or "".
+        Raises: InvalidArgument for a malformed name; nothing is left then.
+        """
+        name = parse_tag(reference) if reference else None
+        below = parse_config(self._content.read(parent, CONFIG_LIMIT))
+        with self._database.read() as connection:
+            layers = records.layers_of(connection, parent)
+            parent = parent if records.by_id(connection, parent) is not None else ""  # no longer an image of its own
+        with self._leases.hold() as lease:
+            lease.add("content", *(layer.blob.digest for layer in layers))
+            diff_id, blob, size = self._import_layer(stream, lease, measured=True, say=lambda what, done, total: None)
+            empty = diff_id == _EMPTY_LAYER
+            if not empty:
+                if size is not None:
+                    with self._database.write() as connection:
+                        records.set_layer_size(connection, diff_id, size)
+                chain_id = chain_ids([*(layer.diff_id for layer in layers), diff_id])[-1]
+                layers = [*layers, Layer(diff_id=diff_id, chain_id=chain_id, blob=blob)]
+            step = {"author": author, "created_by": created_by, "comment": message, "empty_layer": empty}
+            history = [*below.history, {key: value for key, value in step.items() if value}]
+            return self._build(layers, process, below.platform, history, name, lease, parent=parent, author=author)
+
+    def _build(
+        self,
+        layers: Sequence[Layer],
+        process: Mapping[str, Any],
+        platform: Platform,
+        history: Sequence[Mapping[str, Any]],
+        name: Reference | None,
+        lease: Lease,
+        *,
+        parent: str = "",
+        author: str = "",
+    ) -> Image:
+        """Write config and manifest of an image made here and record it. The last step of ``history`` is today's."""
+        now = time.time()
+        created = rfc3339_nano(int(now * 10**9))
+        config = self._content.add(
+            encode(
+                {
+                    "created": created,
+                    **({"author": author} if author else {}),
+                    **platform_json(platform),
+                    "config": process,
+                    "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+                    "history": [*history[:-1], {"created": created, **history[-1]}],
+                }
+            ),
+            OCI_CONFIG,
+            lease=lease,
+        )
+        manifest = self._content.add(
+            manifest_bytes(config, [layer.blob for layer in layers]), OCI_MANIFEST, lease=lease
+        )
+        image = Image(
+            id=config.digest,
+            manifest=manifest,
+            chain_id=layers[-1].chain_id if layers else "",
+            platform=platform,
+            created=now,
+            parent=parent,
+            labels=process.get("Labels") or {},
+        )
+        with self._database.write() as connection:
+            return self._record(connection, image, layers, [manifest.digest, config.digest], _some(name), [])
 
     def _record(
         self,

@@ -397,6 +397,31 @@ class ImageService:
         self._tell("import", image, image.id)
         return image
 
+    def commit(
+        self,
+        stream: BinaryIO,
+        *,
+        parent: str,
+        process: Mapping[str, Any],
+        created_by: str,
+        message: str,
+        author: str,
+        reference: str,
+    ) -> Image:
+        """Make an image of another and one more layer. See `dockp.images.arrival.Arrival.commit`."""
+        from dockp.images.arrival import Arrival
+
+        arrival = Arrival(self._database, self._content, self._leases, self._locks, self._layers)
+        return arrival.commit(
+            stream,
+            parent=parent,
+            process=process,
+            created_by=created_by,
+            message=message,
+            author=author,
+            reference=reference,
+        )
+
     def load(
         self,
         stream: BinaryIO,

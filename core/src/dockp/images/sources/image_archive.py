@@ -231,7 +231,8 @@ class TarFiles:
             self._members = index(cast(BinaryIO, file))
         except InvalidArgument as error:
             self.close()
-            raise InvalidArgument(f"{label} is not a tar archive: {error}") from None
+            why = str(error).removeprefix("malformed tar archive: ")
+            raise InvalidArgument(f"{label} is not a tar archive: {why}") from None
 
     def has(self, name: str) -> bool:
         return name in self._members
