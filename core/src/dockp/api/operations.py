@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dockp.api.handlers import absent, containers, execs, images, networks, system, volumes
+from dockp.api.handlers import absent, archive, containers, execs, images, logs, networks, streams, system, volumes
 from dockp.api.messages import Handler, Version
 from dockp.api.routing import Route
 from dockp.api.versions import adapted
@@ -32,6 +32,16 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("ContainerUnpause", "POST", "/containers/{id}/unpause", containers.unpause),
     _route("ContainerDelete", "DELETE", "/containers/{id}", containers.remove),
     _route("ContainerPrune", "POST", "/containers/prune", containers.prune, (1, 25)),
+    _route("ContainerLogs", "GET", "/containers/{id}/logs", logs.logs),
+    _route("ContainerStats", "GET", "/containers/{id}/stats", streams.stats),
+    _route("ContainerResize", "POST", "/containers/{id}/resize", streams.resize),
+    _route("ContainerAttach", "POST", "/containers/{id}/attach", streams.attach),
+    _route("ContainerAttachWebsocket", "GET", "/containers/{id}/attach/ws", streams.attach_websocket),
+    _route("ContainerWait", "POST", "/containers/{id}/wait", streams.wait),
+    _route("ContainerExport", "GET", "/containers/{id}/export", archive.export),
+    _route("ContainerArchiveInfo", "HEAD", "/containers/{id}/archive", archive.head),
+    _route("ContainerArchive", "GET", "/containers/{id}/archive", archive.get),
+    _route("PutContainerArchive", "PUT", "/containers/{id}/archive", archive.put),
     # Images
     _route("ImageList", "GET", "/images/json", images.list_),
     _route("ImageBuild", "POST", "/build", absent.build),
@@ -57,6 +67,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("ImageLoad", "POST", "/images/load", images.load),
     # Exec
     _route("ContainerExec", "POST", "/containers/{id}/exec", execs.create),
+    _route("ExecStart", "POST", "/exec/{id}/start", streams.exec_start),
+    _route("ExecResize", "POST", "/exec/{id}/resize", streams.exec_resize),
     _route("ExecInspect", "GET", "/exec/{id}/json", execs.inspect),
     # Volumes
     _route("VolumeList", "GET", "/volumes", volumes.list_),
@@ -97,7 +109,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("SwarmLeave", "POST", "/swarm/leave", absent.not_in_a_swarm),
     _route("SwarmUpdate", "POST", "/swarm/update", absent.not_a_manager),
     _route("SwarmUnlockkey", "GET", "/swarm/unlockkey", absent.not_a_manager),
-    _route("SwarmUnlock", "POST", "/swarm/unlock", absent.not_in_a_swarm),
+    _route("SwarmUnlock", "POST", "/swarm/unlock", absent.not_a_manager),
     _route("ServiceList", "GET", "/services", absent.not_a_manager),
     _route("ServiceCreate", "POST", "/services/create", absent.not_a_manager),
     _route("ServiceInspect", "GET", "/services/{id}", absent.not_a_manager),

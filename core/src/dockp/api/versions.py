@@ -236,7 +236,7 @@ def _expected_commits(document: Any) -> None:
         if commit:
             commit["Expected"] = commit.get("ID", "")
     registries = _part(document, "RegistryConfig")
-    registries |= {"AllowNondistributableArtifactsCIDRs": None, "AllowNondistributableArtifactsHostnames": None}
+    registries |= {"AllowNondistributableArtifactsCIDRs": [], "AllowNondistributableArtifactsHostnames": []}
 
 
 CHANGES: Final[tuple[Change, ...]] = (
@@ -280,6 +280,11 @@ CHANGES: Final[tuple[Change, ...]] = (
         operation="ContainerInspect",
         until=(1, 43),
         reply=_each(_without("DNSNames"), at=("NetworkSettings", "Networks")),
+    ),
+    Change(
+        operation="ContainerList",
+        until=(1, 43),
+        reply=_each(_each(_without("DNSNames"), at=("NetworkSettings", "Networks"))),
     ),
     Change(operation="ImageList", until=(1, 43), reply=_each(_virtual_size)),
     Change(operation="ImageInspect", until=(1, 43), reply=_virtual_size),

@@ -81,6 +81,9 @@ class LocalImages:
         scheme, colon, rest = reference.partition(":")
         known = [info.name for info in self._context.registry.drivers("source")]
         if not colon or scheme not in known:
+            from dockp.images.reference import parse
+
+            parse(reference)
             raise NotImplemented(
                 f"cannot pull {reference}: registries are not supported yet; pull from one of "
                 + ", ".join(f"{name}:" for name in sorted(known))

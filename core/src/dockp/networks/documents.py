@@ -33,7 +33,7 @@ def network(record: NetworkRecord, users: Sequence[EndpointRecord]) -> dict[str,
         "IPAM": {
             "Driver": record.ipam,
             "Options": dict(record.ipam_options) or None,
-            "Config": configs or None,
+            "Config": configs,
         },
         "Internal": record.internal,
         "Attachable": record.attachable,

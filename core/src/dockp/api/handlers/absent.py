@@ -38,4 +38,4 @@ async def no_plugins(request: Request) -> Reply:
 
 async def build_prune(request: Request) -> Reply:
     """There is no cache of builds, so nothing of it is left after this."""
-    return Reply(document={"CachesDeleted": [], "SpaceReclaimed": 0})
+    return Reply(document={"CachesDeleted": None, "SpaceReclaimed": 0})

@@ -23,8 +23,6 @@ def create_request(body: dict[str, Any], name: str, platform: str) -> CreateRequ
 
     Raises: InvalidArgument.
     """
-    if not body:
-        raise InvalidArgument("invalid JSON: got EOF while reading request body")
     if not body.keys() & json_names(Config):
         raise InvalidArgument("config cannot be empty in order to create a container")
     networking = body.get("NetworkingConfig") or {}
@@ -32,7 +30,7 @@ def create_request(body: dict[str, Any], name: str, platform: str) -> CreateRequ
         raise InvalidArgument("invalid JSON: NetworkingConfig.EndpointsConfig must be an object")
     endpoints = networking.get("EndpointsConfig") or {}
     return CreateRequest(
-        config=from_json(Config, body),
+        config=_config(body),
         host=from_json(HostConfig, body.get("HostConfig") or {}, "HostConfig"),
         networks={
             network: from_json(EndpointSettings, settings or {}, f"NetworkingConfig.EndpointsConfig.{network}")
@@ -41,6 +39,12 @@ def create_request(body: dict[str, Any], name: str, platform: str) -> CreateRequ
         name=name.removeprefix("/"),
         platform=platform,
     )
+
+
+def _config(body: dict[str, Any]) -> Config:
+    """One word may stand for a list of one."""
+    words = {name: [body[name]] for name in ("Cmd", "Entrypoint", "Shell") if isinstance(body.get(name), str)}
+    return from_json(Config, body | words)
 
 
 async def list_(request: Request) -> Reply:
@@ -161,6 +165,6 @@ async def commit(request: Request) -> Reply:
         author=query.text("author"),
         changes=query.texts("changes"),
         pause=query.flag("pause", True),
-        config=from_json(Config, body) if body else None,
+        config=_config(body) if body else None,
     )
     return Reply(status=201, document={"Id": image})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 
 from dockp.api.handlers.progress import status_line, told
@@ -109,7 +110,7 @@ async def _pull(request: Request) -> Reply:
     services, query = request.services, request.query
     name, platform = query.text("fromImage").removesuffix(":"), query.text("platform")
     reference = _named(name, query.text("tag")) if query.text("tag") else name
-    if reference.partition(":")[0] == "scratch":
+    if re.fullmatch("((docker.io/)?library/)?scratch(:.*)?", reference):
         raise Forbidden("'scratch' is a reserved name")
 
     def work(progress: Progress, write: Callable[[Document], None]) -> None:
@@ -155,7 +156,7 @@ async def load(request: Request) -> Reply:
                 kind = "Loaded image ID" if name.startswith("sha256:") else "Loaded image"
                 write({"stream": f"{kind}: {name}\n"})
 
-    return await told(services, work, quiet=query.flag("quiet", True))
+    return await told(services, work, quiet=query.flag("quiet", True), begun=True)
 
 
 async def get(request: Request) -> Reply:

@@ -60,4 +60,4 @@ async def connect(request: Request) -> Reply:
 async def prune(request: Request) -> Reply:
     """There are only the predefined networks, which prune never removes."""
     request.query.filters()
-    return Reply(document={"NetworksDeleted": []})
+    return Reply(document={"NetworksDeleted": None})

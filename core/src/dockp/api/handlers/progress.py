@@ -45,7 +45,11 @@ def _bar(done: int, total: int | None) -> str:
 
 
 async def told(
-    services: Services, work: Callable[[Progress, Callable[[Document], None]], None], *, quiet: bool = False
+    services: Services,
+    work: Callable[[Progress, Callable[[Document], None]], None],
+    *,
+    quiet: bool = False,
+    begun: bool = False,
 ) -> Reply:
     """Do ``work`` in the pool; what it tells is the body of the reply.
 
@@ -55,6 +59,7 @@ async def told(
     Args:
         work: is called with a progress to report to, and a function that writes one line.
         quiet: leave the progress out, and keep what ``work`` writes.
+        begun: tell every error in the stream, even the first thing that happens.
     """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Document | None] = asyncio.Queue()
@@ -78,7 +83,7 @@ async def told(
 
     task = asyncio.ensure_future(services.run_long(run))
     first = await lines.get()
-    if first is None:
+    if first is None and not begun:
         await task
 
     async def body() -> AsyncIterator[bytes]:

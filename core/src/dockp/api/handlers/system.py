@@ -28,9 +28,15 @@ async def ping_head(request: Request) -> Reply:
 async def version(request: Request) -> Reply:
     services = request.services
     document = await services.run(services.engine.system.version)
-    shown = {"ApiVersion": text(NEWEST), "MinAPIVersion": text(OLDEST)}
     first, *others = document["Components"]
-    details = {**first["Details"], **shown}
+    shown = {
+        "ApiVersion": text(NEWEST),
+        "MinAPIVersion": text(OLDEST),
+        "GitCommit": "",
+        "GoVersion": f"Python {first['Details']['Python']}",  # what it is written in, where clients look for that
+        "BuildTime": "",
+    }
+    details = {**first["Details"], **shown, "Experimental": "false"}
     return Reply(document={**document, **shown, "Components": [{**first, "Details": details}, *others]})
 
 
