@@ -1,4 +1,4 @@
-"""Events of containers and of their volumes. What happens inside a shim (start, die, health checks …) it tells itself."""
+"""Events of containers and their volumes. What happens inside a shim (start, die, health checks …) is told there."""
 
 from __future__ import annotations
 
