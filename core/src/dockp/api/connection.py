@@ -14,10 +14,10 @@ import logging
 import re
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import AsyncIterator
-from email.utils import formatdate
-from http.client import responses
+from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import parse_qs, unquote
 
@@ -41,6 +41,7 @@ _AHEAD = 1 << 16
 """Bytes that are received before they are asked for."""
 
 _VERSIONED = re.compile(r"/v(\d+(?:\.\d+)*)(/.*)")
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 _log = logging.getLogger(__name__)
 
 
@@ -175,11 +176,10 @@ class Connection(asyncio.Protocol):
         status = 0
         try:
             answer = await self._answer(method, target, head)
-            if isinstance(answer, Hijack):
-                answer = await self._hijack(answer, head)
-            if answer is not None:
-                status = answer.status
-                await self._send(method, answer)
+            reply = await self._hijack(answer, head) if isinstance(answer, Hijack) else answer
+            if reply is not None:
+                status = reply.status
+                await self._send(method, reply)
         except ConnectionError:
             self._transport.abort()
         except asyncio.CancelledError:
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
         if reply.document is not None:
             content = json.dumps(reply.document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         bare = reply.status in (204, 304)
-        headers = [*self._server.headers, ("Date", formatdate(usegmt=True)), *reply.headers.items()]
+        headers = [*self._server.headers, ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())), *reply.headers.items()]
         if not bare and (content != b"" or reply.document is not None):
             headers.append(("Content-Type", reply.content_type))
         if isinstance(content, bytes) and not bare and not (method == "HEAD" and "Content-Length" in reply.headers):
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
             headers.append(("Connection", "close"))
         out = (
             self._http.send(
-                h11.Response(status_code=reply.status, headers=headers, reason=responses.get(reply.status, ""))
+                h11.Response(status_code=reply.status, headers=headers, reason=_REASONS.get(reply.status, ""))
             )
             or b""
         )
@@ -329,7 +329,7 @@ class Connection(asyncio.Protocol):
                 out += self._http.send(h11.Data(data=content)) or b""
             await self.write(out + (self._http.send(h11.EndOfMessage()) or b""))
             return
-        async with contextlib.aclosing(content) as chunks:  # type: ignore[type-var]
+        async with contextlib.aclosing(content) as chunks:
             await self.write(out)
             if method != "HEAD" and not bare:
                 self._streaming = True

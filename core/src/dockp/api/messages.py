@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
 from attrs import field, frozen
@@ -11,6 +11,7 @@ from attrs import field, frozen
 from dockp.spi.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from dockp.api.changes import Changes
     from dockp.engine.local import LocalEngine
 
 T = TypeVar("T")
@@ -44,20 +45,23 @@ class Services(Protocol):
 
     Attributes:
         engine: does everything.
+        changes: wakes who waits for files to grow.
     """
 
     @property
     def engine(self) -> LocalEngine: ...
+    @property
+    def changes(self) -> Changes: ...
     def run(self, work: Callable[..., T], *arguments: Any, **named: Any) -> Awaitable[T]:
         """Do short blocking work in a thread; cancelling lets it finish unseen."""
 
     def run_long(self, work: Callable[..., T], *arguments: Any, **named: Any) -> Awaitable[T]:
         """The same for what may wait for a process, a client or a network: stop, restart, remove, pull, load…"""
 
-    def chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
+    def chunks(self, file: BinaryIO) -> AsyncGenerator[bytes, None]:
         """What a blocking file has, for `Reply.content`; it is closed at the end, or when the client leaves."""
 
-    def items(self, iterator: Iterator[T]) -> AsyncIterator[T]:
+    def items(self, iterator: Iterator[T]) -> AsyncGenerator[T, None]:
         """What a blocking iterator gives. A thread is held while it is asked for its next item."""
 
 
@@ -111,6 +115,15 @@ class Query:
         return found
 
 
+def moment(text: str, name: str) -> int:
+    """Nanoseconds since the epoch of ``seconds[.fraction]``, 0 for "". Raises: InvalidArgument."""
+    seconds, _, fraction = text.partition(".")
+    try:
+        return int(seconds or 0) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
+    except ValueError:
+        raise InvalidArgument(f'invalid {name}: parsing "{text}": use seconds since the epoch') from None
+
+
 @frozen(kw_only=True)
 class Request:
     """One request.
@@ -161,7 +174,7 @@ class Reply:
 
     status: int = 200
     document: Any = None
-    content: bytes | AsyncIterator[bytes] = b""
+    content: bytes | AsyncGenerator[bytes, None] = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(factory=dict)
 

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from dockp.api.changes import Changes
 
 if TYPE_CHECKING:
     from dockp.engine.local import LocalEngine
@@ -75,6 +77,7 @@ class ApiServices:
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
+        self._changes = Changes()
         self.short = Lane("api", SHORT_THREADS)
         self.long = Lane("api-long", LONG_THREADS)
 
@@ -82,26 +85,43 @@ class ApiServices:
     def engine(self) -> LocalEngine:
         return self._engine
 
+    @property
+    def changes(self) -> Changes:
+        return self._changes
+
     def run(self, work: Callable[..., T], *arguments: Any, **named: Any) -> Awaitable[T]:
         return _submit(self.short, partial(work, *arguments, **named))
 
     def run_long(self, work: Callable[..., T], *arguments: Any, **named: Any) -> Awaitable[T]:
         return _submit(self.long, partial(work, *arguments, **named))
 
-    async def chunks(self, file: BinaryIO) -> AsyncIterator[bytes]:
-        try:
-            while chunk := await self.run_long(file.read, _CHUNK):
+    async def chunks(self, file: BinaryIO) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(self._asked(partial(file.read, _CHUNK), file.close)) as chunks:
+            async for chunk in chunks:
+                if not chunk:
+                    return
                 yield chunk
-        finally:
-            file.close()
 
-    async def items(self, iterator: Iterator[T]) -> AsyncIterator[T]:
-        try:
-            while (item := await self.run_long(next, iterator, _NOTHING)) is not _NOTHING:
+    async def items(self, iterator: Iterator[T]) -> AsyncGenerator[T, None]:
+        close: Callable[[], object] = getattr(iterator, "close", lambda: None)
+        async with contextlib.aclosing(self._asked(partial(next, iterator, _NOTHING), close)) as items:
+            async for item in items:
+                if item is _NOTHING:
+                    return
                 yield item
+
+    async def _asked(self, ask: Callable[[], T], close: Callable[[], object]) -> AsyncGenerator[T, None]:
+        """What ``ask`` gives, for ever. At the end ``close``, but not while a thread still asks."""
+        asking: asyncio.Future[T] | None = None
+        try:
+            while True:
+                asking = _submit(self.long, ask)
+                yield await asyncio.shield(asking)
         finally:
-            with contextlib.suppress(AttributeError, ValueError):  # ValueError: it is being asked for its next item
-                iterator.close()  # type: ignore[attr-defined]
+            if asking is None or asking.done():
+                _submit(self.long, close)
+            else:
+                asking.add_done_callback(lambda done: (done.exception(), _submit(self.long, close)))
 
 
 def _submit(lane: Lane, work: Callable[[], T]) -> asyncio.Future[T]:

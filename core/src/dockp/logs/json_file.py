@@ -12,6 +12,7 @@ import json
 import os
 import re
 import select
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import BinaryIO, ClassVar
@@ -121,8 +122,13 @@ class _Feed:
         self._lines = self._reader.existing(since, tail)
         self._since = since
         self._until = until
+        self._guard = threading.Lock()  # it may be closed while somebody's thread still takes
 
     def take(self, most: int) -> list[LogEntry]:
+        with self._guard:
+            return self._take(most)
+
+    def _take(self, most: int) -> list[LogEntry]:
         found: list[LogEntry] = []
         while len(found) < most and not self.over:
             line = next(self._lines, None)
@@ -142,8 +148,10 @@ class _Feed:
         return found
 
     def close(self) -> None:
-        self._lines.close()
-        self._reader.close()
+        with self._guard:
+            self.over = True
+            self._lines.close()
+            self._reader.close()
 
 
 def _bytes(text: str) -> int:

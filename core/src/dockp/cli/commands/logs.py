@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dockp.cli.app import App
 from dockp.cli.command import Command
 from dockp.cli.flags import STRING, SWITCH, Flag, Values
+from dockp.logs import lines
 
 if TYPE_CHECKING:
     from dockp.spi.logs import LogEntry
@@ -21,9 +22,9 @@ def logs(app: App, values: Values) -> None:
         follow=values["follow"],
         since=_time(values["since"]),
         until=_time(values["until"]),
-        tail=_tail(values["tail"]),
+        tail=lines.parse_tail(values["tail"]),
     )
-    prefix = _details(document) if values["details"] else b""
+    prefix = lines.details(document) if values["details"] else b""
     # With a terminal everything came through one device, so it goes to one here too.
     single = document["Config"]["Tty"]
     for entry in entries:
@@ -38,39 +39,8 @@ def _time(text: str) -> int:
     return parse_time(text) if text else 0
 
 
-def _tail(text: str) -> int | None:
-    """None is everything, as for what is no number in Docker."""
-    try:
-        count = int(text)
-    except ValueError:
-        return None
-    return count if count >= 0 else None
-
-
 def _line(entry: LogEntry, timestamps: bool, prefix: bytes) -> bytes:
-    if not timestamps:
-        return prefix + entry.data
-    from time import gmtime, strftime
-
-    seconds, rest = divmod(entry.time, 10**9)
-    stamp = f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{rest:09d}Z "
-    return stamp.encode() + prefix + entry.data
-
-
-def _details(document: dict[str, object]) -> bytes:
-    """The labels and variables that the log options name, as ``k=v,k=v `` before each line."""
-    host, config = document.get("HostConfig"), document.get("Config")
-    if not isinstance(host, dict) or not isinstance(config, dict):
-        return b" "
-    options = (host.get("LogConfig") or {}).get("Config") or {}
-    wanted = [name for name in options.get("labels", "").split(",") if name]
-    shown = {name: value for name, value in (config.get("Labels") or {}).items() if name in wanted}
-    wanted = [name for name in options.get("env", "").split(",") if name]
-    for text in config.get("Env") or ():
-        name, _, value = text.partition("=")
-        if name in wanted:
-            shown[name] = value
-    return (",".join(f"{name}={value}" for name, value in sorted(shown.items())) + " ").encode()
+    return (lines.stamp(entry.time) if timestamps else b"") + prefix + entry.data
 
 
 LOGS = Command(
