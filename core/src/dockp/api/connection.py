@@ -311,7 +311,11 @@ class Connection(asyncio.Protocol):
         if reply.document is not None:
             content = json.dumps(reply.document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         bare = reply.status in (204, 304)
-        headers = [*self._server.headers, ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())), *reply.headers.items()]
+        headers = [
+            *self._server.headers,
+            ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
+            *reply.headers.items(),
+        ]
         if not bare and (content != b"" or reply.document is not None):
             headers.append(("Content-Type", reply.content_type))
         if isinstance(content, bytes) and not bare and not (method == "HEAD" and "Content-Length" in reply.headers):

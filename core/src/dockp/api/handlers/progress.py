@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from dockp.api import errors
@@ -86,7 +86,7 @@ async def told(
     if first is None and not begun:
         await task
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         line = first
         while line is not None:
             yield _encoded(line)
