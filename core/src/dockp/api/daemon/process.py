@@ -34,12 +34,15 @@ from dockp.api.server import ApiServer
 from dockp.cli.flags import Values
 from dockp.config import Config
 from dockp.engine.local import LocalEngine
+from dockp.linux.malloc import share_one_arena, trim
 from dockp.linux.process import set_name
 from dockp.spi.errors import DockpError, SystemFault
 
 _log = logging.getLogger(__name__)
 
 _NO_LIMIT: Final = 1e9
+_MEMORY_REST: Final = 30.0
+"""Seconds between two looks whether memory can be given back."""
 _NEEDED_SOON: Final = (
     "ipaddress",
     "dockp.containers.describe",
@@ -65,6 +68,7 @@ class Daemon:
         began = time.monotonic()
         log.configure(settings.level, settings.log_format)
         set_name("dockpd")
+        share_one_arena()
         for remark in settings.remarks:
             _log.debug("%s", remark)
         with contextlib.ExitStack() as stack:
@@ -107,12 +111,15 @@ class Daemon:
         self._notifier.ready("serving")
         self._autostart = self._engine.autostart()
         threading.Thread(target=self._take_up, name="take-up", daemon=True).start()
-        signs = self._loop.create_task(self._give_signs_of_life())
+        housekeeping = [
+            self._loop.create_task(task) for task in (self._give_signs_of_life(), self._give_back_memory(server))
+        ]
         await self._end.wait()
         _log.info("daemon stops; containers go on")
         self._notifier.stopping("waiting for requests to end")
         self._autostart.stop()
-        signs.cancel()
+        for task in housekeeping:
+            task.cancel()
         grace = self._settings.shutdown_timeout
         await asyncio.gather(*(one.close(grace if grace >= 0 else _NO_LIMIT) for one in servers))
 
@@ -143,6 +150,15 @@ class Daemon:
         while self._notifier.watchdog:
             self._notifier.alive()
             await asyncio.sleep(self._notifier.watchdog)
+
+    async def _give_back_memory(self, server: ApiServer) -> None:
+        """After a busy time, let the kernel have what is free."""
+        seen = 0
+        while True:
+            await asyncio.sleep(_MEMORY_REST)
+            if server.counters.connections != seen and not server.counters.open:
+                seen = server.counters.connections
+                trim()
 
     # Signals
 
