@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import shimlab
 from shimlab import eventually
 
+from dockp.shim.record import start_time
 from dockp.spi.errors import FailedPrecondition, NotFound, SystemFault, Unavailable
 from dockp.supervisor import TaskState
 
@@ -197,10 +199,35 @@ def test_a_new_zygote_takes_over_and_the_old_one_leaves_its_socket_alone(plain):
 
 def test_a_zygote_that_was_killed_is_done_without(plain):
     plain.start_zygote()
-    (pid,) = plain.processes()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(zygote_of(plain), signal.SIGKILL)
     eventually(lambda: not plain.processes())
     assert plain.run("c", "exit 3").wait(timeout=10).exit_code == 3
+
+
+def test_a_zygote_that_hangs_is_killed_and_done_without(plain, monkeypatch):
+    monkeypatch.setattr("dockp.supervisor.launch._GREETING", 0.3)
+    plain.start_zygote()
+    eventually(lambda: len(plain.processes()) == 3)  # itself, its spare, the spare's maker
+    hung = plain.processes()
+    for pid in hung:
+        os.kill(pid, signal.SIGSTOP)
+    assert plain.run("c", "exit 3").wait(timeout=10).exit_code == 3
+    for pid in hung:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    eventually(lambda: not set(hung) & set(plain.processes()))
+
+
+def test_a_zygote_of_other_code_is_done_without(plain, monkeypatch):
+    plain.start_zygote()
+    monkeypatch.setattr("dockp.shim.wire.code_identity", lambda: "another")
+    assert plain.run("c", "exit 3").wait(timeout=10).exit_code == 3
+    assert not (plain.root / "zygote.log").exists()
+
+
+def zygote_of(lab):
+    """The first of its processes: what it forks still bears its name for a moment."""
+    return min(lab.processes(), key=start_time)
 
 
 def test_a_zygote_that_cannot_start_says_so(plain):

@@ -115,14 +115,16 @@ def _start(context: Context, container: Container) -> None:
     # From here on the journal's way back finds the shim through its socket, or here.
     context.keep_client(container.id, client)
     mode = host.network_mode
-    if mode in ("none", "host") or mode.startswith("container:") or container.request.config.network_disabled:
+    if mode == "host" or mode.startswith("container:"):
         _, warnings = client.create()
+    elif mode == "none" or container.request.config.network_disabled:
+        warnings = _create_alone(context, client)
     else:
         with context.networks.sandbox(container.id, container.name, container.request) as sandbox:
             warnings = _create_wired(client, sandbox)
+    tell_mounts(context, container)
     if context.watcher is not None:
         # Before the start: a container that ends at once must find its end claimed.
-    tell_mounts(context, container)
         context.watcher.adopt(container.id)
     client.start()
     for warning in warnings:
@@ -134,6 +136,16 @@ def _start(context: Context, container: Container) -> None:
         from dockp.containers.describe import inspect
 
         context.moment("dockp_container_started", container=inspect(context, container))
+
+
+def _create_alone(context: Context, client: ShimClient) -> list[str]:
+    """Let the shim build a container without networks; returns what the host could not give."""
+    namespace = context.networks.pool.take()
+    try:
+        return client.create(netns=namespace)[1]
+    finally:
+        if namespace is not None:
+            os.close(namespace)
 
 
 def _create_wired(client: ShimClient, sandbox: Any) -> list[str]:

@@ -32,13 +32,15 @@ class Warm:
         self._context = context
         self._end, self._ended = os.pipe2(os.O_CLOEXEC)
         self._zygote = self._start_zygote()
-        self._thread = threading.Thread(target=self._watch, name="warm", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="zygote", daemon=True)
         self._thread.start()
+        context.networks.pool.keep_filled()
 
     def close(self) -> None:
         """Keep nothing ready any more. Idempotent."""
         if self._ended < 0:
             return
+        self._context.networks.pool.close()
         os.close(self._ended)
         self._ended = -1
         self._thread.join()

@@ -154,7 +154,8 @@ def loopback_up() -> None:
     try:
         request = struct.pack("16sH22x", b"lo", 0)
         flags = struct.unpack_from("H", fcntl.ioctl(control.fileno(), _SIOCGIFFLAGS, request), 16)[0]
-        fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
+        if not flags & _IFF_UP:  # asking is free, changing takes a lock that all namespaces share
+            fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))
     finally:
         control.close()
 

@@ -24,6 +24,7 @@ from dockp.networks import store
 from dockp.networks.addresses import choose_addresses, mac_for
 from dockp.networks.hosts import HOST_GATEWAY
 from dockp.networks.local import HostDriver, NullDriver
+from dockp.networks.pool import SandboxPool
 from dockp.networks.publishing import Living, PortService, requested_bindings
 from dockp.networks.sandbox import Sandbox, container_files
 from dockp.networks.store import Database, EndpointRecord, NetworkRecord, PoolRecord
@@ -100,6 +101,8 @@ class NetworkService:
         living: of some container ids, those that run or are being started. Called now and then inside a transaction,
             so it must not write.
         default_bridge: how the default bridge is wanted.
+
+    Attributes: pool: namespaces made ahead, for containers with and without networks.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class NetworkService:
         self._driver_for = driver_for
         self._locks = locks
         self._living = living
+        self.pool = SandboxPool()
         self.ports = PortService(database, self._driver, locks, living)
 
     # Networks.
@@ -469,8 +473,6 @@ class NetworkService:
         The body calls `Sandbox.wire`, and hands namespace and reservations to whoever runs the container. When it ends
         without an error its ports are published. After an error call `release`, once the namespace's user is gone.
         """
-        from dockp.linux import netns
-
         places = self._places(container_id, name, request)
         if any(endpoint.name != name for _, endpoint in places):
             self.rename(container_id, name)
@@ -481,7 +483,7 @@ class NetworkService:
             publishing = self._publishing_place(places, request)
             if publishing is not None:
                 sockets = self.ports.reserve(self.get(publishing.network), publishing, requested_bindings(request))
-            namespace = netns.new()
+            namespace = self.pool.take_or_make()
             yield Sandbox(namespace, places, self._join, sockets)
             if publishing is not None and sockets:
                 self.ports.publish(publishing.network, starting=container_id)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dockp.shim.loop import Loop
+    from dockp.shim.maker import Ahead
 
 _LARGEST_BACKLOG = 4 << 20
 """Bytes of answers a client may leave unread before it is dropped."""
@@ -55,10 +56,18 @@ class Control:
         lock: the descriptor whose lock says that this shim lives.
         host: the host's mount namespace, for the process that cleans up after the exit.
         report: writes the exception being handled to the shim's own log.
+        ahead: a maker that was forked already.
     """
 
     def __init__(
-        self, loop: Loop, directory: str, config: dict[str, Any], lock: int, host: int, report: Callable[[], None]
+        self,
+        loop: Loop,
+        directory: str,
+        config: dict[str, Any],
+        lock: int,
+        host: int,
+        report: Callable[[], None],
+        ahead: Ahead | None = None,
     ) -> None:
         self._loop = loop
         self._directory = directory
@@ -75,7 +84,7 @@ class Control:
         self._removed_waiters: list[Callable[[], None]] = []
         self._exec_clients = 0
         self.failure: Exception | None = None
-        self.task = Task(loop, directory, config, self._announce, self._over, report)
+        self.task = Task(loop, directory, config, self._announce, self._over, report, ahead)
         self.task.stdio.idle = self._end_if_due
 
     # --- connections

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from dockp.shim.maker import Ahead
+
 CONTROL, LOCK = 3, 4
 """The descriptors a shim starts with besides standard input, output and error: the launcher's socket, and the file
 ``<run>/containers/<id>/lock`` with its lock held. The lock came with the launch, so there is no moment at which a
@@ -33,34 +35,45 @@ _SCORE = "-998"
 """Just above what the kernel never kills: losing a shim loses a container."""
 
 
-def run(directory: str) -> NoReturn:
-    """Be the shim of the container whose run folder is ``directory``. Called in a fresh process of one thread, whose
-    parent is gone or about to go."""
+class Newborn:
+    """A shim's process before it knows its container. Descriptors from 5 on are closed.
+
+    Attributes: oom_score_adj: what it inherited, and containers get. host: the mount namespace it was born in. ahead: a
+    maker that waits as well, where there is one.
+    """
+
+    def __init__(self) -> None:
+        process.close_from(LOCK + 1)
+        os.chdir("/")
+        os.umask(0o022)
+        catch(*SURVIVED)
+        process.set_child_subreaper()
+        process.set_name("dockp-shim")
+        self.oom_score_adj = _protect_from_oom_killer()
+        self.host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self.ahead: Ahead | None = None
+
+
+def run(directory: str, newborn: Newborn | None = None) -> NoReturn:
+    """Be the shim of the container whose run folder is ``directory``. Called in a process of one thread, whose parent
+    is gone or about to go."""
     code = 1
     try:
-        _serve(directory)
+        _serve(directory, newborn or Newborn())
         code = 0
     except BaseException:
-        _reporter(directory)()
+        reporter(directory)()
     os._exit(code)
 
 
-def _serve(directory: str) -> None:
-    process.close_from(LOCK + 1)
+def _serve(directory: str, newborn: Newborn) -> None:
     for descriptor in (CONTROL, LOCK):
         os.set_inheritable(descriptor, False)
-    os.chdir("/")
-    os.umask(0o022)
-    catch(*SURVIVED)
-    process.set_child_subreaper()
-    process.set_name("dockp-shim")
-    inherited = _protect_from_oom_killer()
     config = wire.read_file(directory + "/shim.json")
-    config["inherited_oom_score_adj"] = inherited
-    host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    report = _reporter(directory)
+    config["inherited_oom_score_adj"] = newborn.oom_score_adj
+    report = reporter(directory)
     loop = Loop(report)
-    control = Control(loop, directory, config, LOCK, host, report)
+    control = Control(loop, directory, config, LOCK, newborn.host, report, newborn.ahead)
     control.listen()
     control.connect(_socket.socket(fileno=CONTROL), starter=True)
     try:
@@ -90,7 +103,7 @@ def _protect_from_oom_killer() -> int:
     return before
 
 
-def _reporter(directory: str) -> Callable[[], None]:
+def reporter(directory: str) -> Callable[[], None]:
     """A function that appends the exception being handled to ``shim.log``."""
 
     def report() -> None:

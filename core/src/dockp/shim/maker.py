@@ -48,12 +48,39 @@ def load_class(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def begin(config: dict[str, Any], report: Callable[[], None], first: str = "prepare") -> Maker | MakerApart:
+def begin(
+    config: dict[str, Any], report: Callable[[], None], first: str = "prepare", ahead: Ahead | None = None
+) -> Maker | MakerApart:
     """A maker for the container of ``config``; one apart begins with its first call, "prepare" or "resume", already
     before that is made here. Raises what importing its runtime raises; OSError."""
     if hasattr(load_class(config["runtime"]["class"]), "handover"):
-        return MakerApart(config, report, first)
+        return MakerApart(config, report, first, ahead)
+    if ahead is not None:
+        ahead.sock.close()
     return Maker(config)
+
+
+class Ahead:
+    """A maker's process forked before its container is known. It waits for `MakerApart`, and ends with its shim.
+
+    Args: reporter: makes the function that writes to the log of a run folder.
+    """
+
+    def __init__(self, reporter: Callable[[str], Callable[[], None]]) -> None:
+        self.sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.sock.close()
+            process.set_parent_death_signal(_SIGKILL)
+            receiver = wire.Receiver(theirs)
+            messages = receiver.receive()
+            while messages == []:
+                messages = receiver.receive()
+            if not messages:
+                os._exit(0)
+            message = messages[0][0]
+            _serve(message["config"], theirs, reporter(message["config"]["bundle"]), message["call"])
+        theirs.close()
 
 
 def _runtime(config: dict[str, Any], more: dict[str, str]) -> Any:
@@ -147,8 +174,15 @@ class Maker:
 class MakerApart:
     """The same in a process of its own, which ends with `close`."""
 
-    def __init__(self, config: dict[str, Any], report: Callable[[], None], first: str) -> None:
+    def __init__(
+        self, config: dict[str, Any], report: Callable[[], None], first: str, ahead: Ahead | None = None
+    ) -> None:
         self._config = config
+        if ahead is not None:
+            self._sock, self._pid = ahead.sock, ahead.pid
+            self._receiver = wire.Receiver(self._sock)
+            wire.send_blocking(self._sock, {"config": config, "call": first})
+            return
         self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         self._pid = os.fork()
         if self._pid == 0:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dockp.shim.health import Health
     from dockp.shim.loop import Loop, Timer
-    from dockp.shim.maker import Maker, MakerApart
+    from dockp.shim.maker import Ahead, Maker, MakerApart
 
 SIGKILL = 9
 EXIT_CODES = {"not-found": 127, "not-executable": 126}
@@ -56,6 +56,7 @@ class Task:
             "health_status: …") after the record was saved. All but "create" and "restart" are Docker's events.
         over: called once, when the container has exited and will not be restarted.
         report: writes the exception being handled to the shim's own log.
+        ahead: a maker that was forked already.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class Task:
         announce: Callable[[str], None],
         over: Callable[[], None],
         report: Callable[[], None],
+        ahead: Ahead | None = None,
     ) -> None:
         # First of all, since it prepares the container while the rest of the shim is made.
-        self._maker: Maker | MakerApart | None = maker.begin(config, report)
+        self._maker: Maker | MakerApart | None = maker.begin(config, report, ahead=ahead)
         self.loop = loop
         self.config = config
         self.announce = announce
@@ -265,7 +267,8 @@ class Task:
             self.netns = None
         if self._log is not None:
             self._log.close()
-        rootfs.dismantle(self.config["bundle"])
+        # Once all who wait know: what the container wrote goes to the disk first, which takes its time.
+        self.loop.after(0, lambda: rootfs.dismantle(self.config["bundle"]))
         self.over()
 
     def _restart_due(self, code: int) -> bool:

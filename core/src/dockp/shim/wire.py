@@ -24,6 +24,12 @@ MOST_DESCRIPTORS = 250
 """Descriptors in one ``sendmsg``; the kernel's limit is 253 (``SCM_MAX_FD``, net/scm.h)."""
 
 
+def code_identity() -> str:
+    """What tells this installation of the shim's code from another that was, or will be, in its place."""
+    there = os.stat(__file__)
+    return f"{there.st_dev}:{there.st_ino}:{there.st_mtime_ns}"
+
+
 def read_file(path: str) -> Any:
     """The JSON value in a file. Raises OSError, ValueError."""
     with open(path, "rb", buffering=0) as file:

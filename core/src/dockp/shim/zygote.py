@@ -1,7 +1,19 @@
-"""The zygote: a process that has the shim loaded and forks one on request, in about a millisecond.
+"""The zygote: a process that has the shim loaded, and always one forked already that waits for its container.
 
 What it has loaded is shared by all its shims, page by page, until somebody writes to it; so nothing is loaded, and
 nothing allocated, that a shim does not need.
+
+It listens at ``zygote.sock``, but whoever connects there is served by the *spare*: a shim's process, with its maker
+beside it, that has done all that can be done before the container is known. The spare that was asked tells the zygote,
+which forks the next::
+
+    zygote                    spare                          launcher
+    ------                    -----                          --------
+    fork ------------------>  settles in, forks its maker
+                              accept, which code it has -->
+                              "ok"  <---------------------  run folder, control socket, lock
+             <--------------  "taken"
+    fork the next             is the shim from here on
 """
 
 from __future__ import annotations
@@ -9,25 +21,31 @@ from __future__ import annotations
 import _socket
 import gc
 import os
+import select
 import sys
 
 import dockp.shim.main as shim
-from dockp.linux import process
+from dockp.linux import namespaces, process
 from dockp.shim import wire
-from dockp.shim.loop import GONE, READ, Loop, catch
+from dockp.shim.loop import catch
+from dockp.shim.maker import Ahead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+_LISTENER, _LINE = shim.CONTROL, shim.LOCK
+"""While a spare waits, these places are taken by the zygote's listening socket, and by the line to the zygote."""
 
 
 def run(run_root: str, modules: str) -> NoReturn:
     """Be the zygote of ``run_root``; descriptor `shim.CONTROL` keeps it alive."""
     code = 1
     try:
-        directory = _Zygote(run_root, modules.split(",") if modules else []).serve()
-        if directory is not None:
-            shim.run(directory)
+        zygote = _Zygote(run_root, modules.split(",") if modules else [])
+        line = zygote.serve()
+        if line is not None:
+            shim.run(*_wait(zygote.listener.fileno(), line, zygote.code))
         code = 0
     except BaseException:
         log = os.open(run_root + "/zygote.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -43,14 +61,11 @@ class _Zygote:
         os.chdir("/")
         catch(*shim.SURVIVED)
         process.set_name("dockp-zygote")
+        self.code = wire.code_identity()
         for module in (*shim.LOADED_LATER, *modules):
             __import__(module)
         self._root = run_root
-        self._born: str | None = None
-        self._loop = Loop(lambda: sys.__excepthook__(*sys.exc_info()))
-        self._listener = self._listen()
-        self._loop.watch(self._listener.fileno(), READ, self._accept)
-        self._loop.watch(shim.CONTROL, READ, self._told)
+        self.listener = self._listen()
         os.environ.pop("PYTHONMALLOC", None)  # meant for this process and its shims only
         gc.collect()
         gc.freeze()
@@ -71,69 +86,92 @@ class _Zygote:
         os.close(place)
         return listener
 
-    def serve(self) -> str | None:
-        """Returns None when told to end; in a new shim, its directory."""
-        self._loop.run()
-        return self._born
+    def serve(self) -> int | None:
+        """Returns None when told to end; in a new spare, its end of the line to here."""
+        while True:
+            ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+            pid, pidfd = namespaces.clone(0, sibling=True)  # a shim is nobody's child
+            if pid == 0:
+                os.setsid()
+                return theirs.detach()
+            os.close(pidfd)
+            theirs.close()
+            if not self._until_taken(ours):
+                return None
+            ours.close()
 
-    def _told(self, events: int) -> None:
-        if events & GONE or not os.read(shim.CONTROL, 64):
-            path = self._root + "/zygote.sock"
-            try:
-                if os.stat(path).st_ino == self._identity:
-                    os.unlink(path)
-            except OSError:
-                pass
-            self._loop.stop()
-
-    def _accept(self, events: int) -> None:
-        try:
-            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
-        except OSError:
-            return
-        sock = _socket.socket(fileno=descriptor)
-        try:
-            peer = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-            if int.from_bytes(peer[4:8], "little") == os.geteuid():
-                self._request(sock)
-        finally:
-            sock.close()
-
-    def _request(self, sock: _socket.socket) -> None:
-        sock.settimeout(1)
-        receiver = wire.Receiver(sock)
-        try:
-            messages = None
-            while not messages:
-                messages = receiver.receive()
-                if messages is None:
-                    return
-        except (OSError, ValueError):
-            return
-        message, descriptors = messages[0]
-        if len(descriptors) == 2 and self._fork(message["directory"], descriptors):
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
-        wire.send_blocking(sock, {"ok": {}})
-
-    def _fork(self, directory: str, descriptors: list[int]) -> bool:
-        """Fork twice: the shim is nobody's child. True in the shim."""
-        child = os.fork()
-        if child:
-            os.waitpid(child, 0)
+    def _until_taken(self, line: _socket.socket) -> bool:
+        """False when the zygote is to end. Raises RuntimeError when the spare ended without having been asked."""
+        poll = select.poll()
+        poll.register(shim.CONTROL, select.POLLIN)
+        poll.register(line, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        if shim.CONTROL in ready and not os.read(shim.CONTROL, 64):
+            self._unlink()
             return False
+        if line.fileno() in ready and not line.recv(1):
+            raise RuntimeError("the spare shim ended")
+        return line.fileno() in ready or self._until_taken(line)
+
+    def _unlink(self) -> None:
+        path = self._root + "/zygote.sock"
         try:
-            os.setsid()
-            if os.fork():
-                os._exit(0)
-            high = [os.dup(descriptor) for descriptor in descriptors]
-            while min(high) <= shim.LOCK:
-                high = [os.dup(descriptor) for descriptor in high]
-            os.dup2(high[0], shim.CONTROL)
-            os.dup2(high[1], shim.LOCK)
-            self._born = directory
-            self._loop.stop()
-            return True
-        except BaseException:
-            os._exit(1)
+            if os.stat(path).st_ino == self._identity:
+                os.unlink(path)
+        except OSError:
+            pass
+
+
+def _wait(listener: int, line: int, code: str) -> tuple[str, shim.Newborn]:
+    """Be the spare until it is asked: its run folder, and itself. Ends the process when the zygote is gone."""
+    high = [os.dup(descriptor) for descriptor in (listener, line)]
+    while min(high) <= _LINE:
+        high = [os.dup(descriptor) for descriptor in high]
+    for descriptor, place in zip(high, (_LISTENER, _LINE), strict=True):
+        os.dup2(descriptor, place, inheritable=False)
+    newborn = shim.Newborn()
+    newborn.ahead = Ahead(shim.reporter)
+    listening = _socket.socket(fileno=_LISTENER)
+    poll = select.poll()
+    poll.register(_LISTENER, select.POLLIN)
+    poll.register(_LINE, select.POLLIN)
+    while True:
+        if any(descriptor == _LINE for descriptor, _ in poll.poll()):
+            os._exit(0)
+        found = _asked(listening, code)
+        if found is not None:
+            break
+    listening.detach()
+    directory, descriptors = found
+    for descriptor, place in zip(descriptors, (shim.CONTROL, shim.LOCK), strict=True):
+        os.dup2(descriptor, place, inheritable=False)
+        os.close(descriptor)
+    return directory, newborn
+
+
+def _asked(listening: _socket.socket, code: str) -> tuple[str, list[int]] | None:
+    """Serve one connection: the run folder and the two descriptors for it, or None when it brought none."""
+    try:
+        sock = _socket.socket(fileno=listening._accept()[0])  # type: ignore[attr-defined]
+    except OSError:
+        return None
+    receiver = wire.Receiver(sock)
+    try:
+        peer = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        if int.from_bytes(peer[4:8], "little") != os.geteuid():
+            return None
+        sock.settimeout(1)
+        wire.send_blocking(sock, {"code": code})
+        messages = receiver.receive()
+        while messages == []:
+            messages = receiver.receive()
+        if not messages or len(messages[0][1]) != 2:
+            return None
+        wire.send_blocking(sock, {"ok": {}})
+        message, descriptors = messages[0]
+        os.write(_LINE, b"+")
+        return message["directory"], descriptors
+    except (OSError, ValueError):
+        return None
+    finally:
+        receiver.close()

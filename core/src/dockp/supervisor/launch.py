@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -17,6 +20,8 @@ from dockp.shim import wire
 from dockp.spi.errors import FailedPrecondition, NotFound, SystemFault
 from dockp.supervisor.client import ShimClient
 from dockp.supervisor.state import TaskState, read_state
+
+_log = logging.getLogger(__name__)
 
 # The launched process forks before it imports anything, so that its parent need wait for a millisecond only, and so
 # that the shim leads no session and can never get a controlling terminal (credentials(7)).
@@ -32,6 +37,9 @@ _ZYGOTE_ENVIRONMENT = {**_ENVIRONMENT, "PYTHONMALLOC": "malloc"}
 _CONTROL, _LOCK = 3, 4  # as dockp.shim.main expects them
 _FIXED_SIGNALS = (9, 19, 32, 33)  # KILL and STOP; the C library's own two
 _DEAD = "the container's shim was killed"
+_GREETING = 2.0
+"""Seconds after which a zygote, or its spare, is taken to hang."""
+_SIGKILL = 9
 
 
 class Supervisor:
@@ -79,15 +87,24 @@ class Supervisor:
         return ShimClient(id, ours, directory, launcher)
 
     def _ask_zygote(self, directory: Path, control: int, lock: int) -> bool:
+        """Have a zygote's spare be the shim; False where there is none, or one of another version of dockp."""
         sock = connect_in(self._root, "zygote.sock")
         if sock is None:
             return False
         with sock:
-            sock.settimeout(5)
+            sock.settimeout(_GREETING)
+            receiver = wire.Receiver(sock)
             try:
+                greeting = receiver.receive()
+                # Only then the lock: what is sent to a process that hangs stays held.
+                if not greeting or greeting[0][0].get("code") != wire.code_identity():
+                    return False
                 wire.send_blocking(sock, {"directory": str(directory)}, [control, lock])
-                return wire.Receiver(sock).receive() is not None
-            except OSError:
+                return bool(receiver.receive())
+            except TimeoutError:
+                _end_zygote(sock)
+                return False
+            except (OSError, ValueError):
                 return False
 
     def start_zygote(self, modules: list[str]) -> socket.socket:
@@ -164,6 +181,15 @@ def connect_in(directory: Path, name: str) -> socket.socket | None:
     finally:
         os.close(place)
     return sock
+
+
+def _end_zygote(sock: socket.socket) -> None:
+    """Kill the process that made the socket at the other end. Whoever keeps it alive starts another."""
+    pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/comm").read_text() == "dockp-zygote\n":
+            _log.warning("the zygote %s does not answer: killed", pid)
+            os.kill(pid, _SIGKILL)
 
 
 def _spawn(arguments: tuple[str, ...], environment: dict[str, str], control: int, lock: int) -> int:
