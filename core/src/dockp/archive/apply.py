@@ -86,19 +86,51 @@ def apply_layer(
     try:
         reader = ArchiveReader(stream)
         for entry in reader.entries():
-            try:
-                layer.apply(entry, reader)
-            except OSError as error:
-                raise _explained(entry, error) from error
-            except (OverflowError, ValueError) as error:
-                raise InvalidArgument(f"{entry.name!r} has an impossible attribute: {error}") from error
-            except RecursionError:
-                raise InvalidArgument(f"the layer nests directories too deeply at {entry.name!r}") from None
+            _apply(layer, entry, reader)
         layer.finish()
     finally:
         layer.close()
         os.close(descriptor)
     return Applied(size=layer.size, entries=layer.entries, ignored=tuple(layer.ignored))
+
+
+def _apply(target: _Layer, entry: tarfile.TarInfo, reader: ArchiveReader) -> None:
+    try:
+        target.apply(entry, reader)
+    except OSError as error:
+        raise _explained(entry, error) from error
+    except (OverflowError, ValueError) as error:
+        raise InvalidArgument(f"{entry.name!r} has an impossible attribute: {error}") from error
+    except RecursionError:
+        raise InvalidArgument(f"the archive nests directories too deeply at {entry.name!r}") from None
+
+
+def extract(
+    stream: BinaryIO,
+    root: int,
+    directory: str = "",
+    *,
+    keep_kinds: bool = False,
+    owner: tuple[int, int] | None = None,
+    rename: tuple[str, str] | None = None,
+) -> None:
+    """Unpack a plain tar that is no layer: whiteouts are files like others, and what is there stays or is replaced.
+
+    Args:
+        root: a descriptor of what counts as ``/`` for symbolic links. directory: where to unpack, inside of it.
+        keep_kinds: refuse to replace a directory by something else, and the reverse.
+        owner: uid and gid for all entries, instead of the archive's.
+        rename: the first component of names in the archive, and what it becomes.
+    Raises: as `apply_layer`.
+    """
+    target = _Files(root, directory.strip("/"), keep_kinds, owner, rename)
+    try:
+        reader = ArchiveReader(stream)
+        for entry in reader.entries():
+            _apply(target, entry, reader)
+        target.finish()
+    finally:
+        target.close()
 
 
 class _Layer:
@@ -207,7 +239,7 @@ class _Layer:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             if merges:
-                _drop_xattrs(fd)
+                self._drop_attributes(fd)
             self._set_attributes(f"/proc/self/fd/{fd}", entry, path)
             if self._overlay and existing is not None and not merges:
                 # A whiteout, or another kind of file, that this layer brought first: either hides what is below, and
@@ -216,6 +248,10 @@ class _Layer:
         finally:
             os.close(fd)
         self._directory_times[path] = _times(entry)
+
+    def _drop_attributes(self, directory: int) -> None:
+        """Before a layer's description of a directory that is there already."""
+        _drop_xattrs(directory)
 
     def _make_file(self, parent: int, name: str, entry: tarfile.TarInfo, reader: ArchiveReader) -> None:
         if entry.isreg():
@@ -392,6 +428,58 @@ class _Layer:
     def _ignore(self, line: str) -> None:
         if len(self.ignored) < _REPORTED:
             self.ignored.append(line)
+
+
+class _Files(_Layer):
+    """Unpacking what is no layer, see `extract`."""
+
+    def __init__(
+        self,
+        root: int,
+        directory: str,
+        keep_kinds: bool,
+        owner: tuple[int, int] | None,
+        rename: tuple[str, str] | None,
+    ) -> None:
+        super().__init__(root, overlay=False, progress=None)
+        self._directory = _parts(directory)
+        self._keep_kinds = keep_kinds
+        self._owner = owner
+        self._renamed = rename
+
+    def apply(self, entry: tarfile.TarInfo, reader: ArchiveReader) -> None:
+        parts = self._placed(entry.name)
+        if len(parts) == len(self._directory):
+            return  # the directory that is unpacked into stays as it is
+        while self._retired:
+            os.close(self._retired.pop())
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner
+        directory, name = "/".join(parts[:-1]), parts[-1]
+        parent = self._open_parent(directory)
+        found = _look(parent, name)
+        if self._keep_kinds and found is not None and stat.S_ISDIR(found.st_mode) != entry.isdir():
+            path = "/" + "/".join(parts)
+            if entry.isdir():
+                raise InvalidArgument(f'cannot overwrite non-directory "{path}" with directory "{path}"')
+            raise InvalidArgument(f'cannot overwrite directory "{path}" with non-directory "{path}"')
+        if entry.isdir():
+            self._make_directory(parent, directory, name, entry)
+        elif entry.islnk():
+            entry.linkname = "/".join(self._placed(entry.linkname))
+            self._link(parent, "/".join(parts), name, entry)
+        else:
+            self._remove(parent, name)
+            self._make_file(parent, name, entry, reader)
+
+    def _placed(self, name: str) -> list[str]:
+        parts = _parts(name)
+        if self._renamed is not None and parts and parts[0] == self._renamed[0]:
+            parts[0] = self._renamed[1]
+        return self._directory + parts
+
+    def _drop_attributes(self, directory: int) -> None:
+        """What is merged keeps the xattrs that the archive does not name."""
 
 
 def _parts(name: str) -> list[str]:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from dockp.archive.tree import Tree
 from dockp.spi.values import ChangesDirectory
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
 _OPAQUE_XATTR = "trusted.overlay.opaque"
-_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 
 
 class Change(NamedTuple):
@@ -30,46 +30,54 @@ class Change(NamedTuple):
     path: str
 
 
-def between(lower: str | None, upper: str) -> list[Change]:
-    """The changes that make tree ``lower`` (None: nothing) into tree ``upper``, sorted by path."""
+def between(lower: str | int | None, upper: str | int) -> list[Change]:
+    """The changes that make tree ``lower`` (None: nothing) into tree ``upper``, sorted by path.
+
+    Trees are paths or descriptors. ``upper`` may change meanwhile; nothing outside of it is looked at then.
+    """
     found: list[Change] = []
-    _compare(lower, upper, "", found)
+    with Tree(upper) as new:
+        if lower is None:
+            _compare(None, new, "", found)
+        else:
+            with Tree(lower) as old:
+                _compare(old, new, "", found)
     return sorted(found, key=_order)
 
 
 def in_directory(changes: ChangesDirectory, lowers: Sequence[str]) -> list[Change]:
-    """The changes that a snapshot's directory holds, sorted by path.
+    """The changes that a snapshot's directory holds, sorted by path. It may change meanwhile, as in `between`.
 
     Args: lowers: what lies below, nearest first: the ``path`` of each ancestor's `ChangesDirectory`, or just the
         mounted parent. Only looked up, never walked, save below a directory that was replaced as a whole.
     """
     found: list[Change] = []
-    _collect(changes.path, "", [lower for lower in lowers if os.path.isdir(lower)], found)
+    with Tree(changes.path) as upper:
+        _collect(upper, "", [lower for lower in lowers if os.path.isdir(lower)], found)
     return sorted(found, key=_order)
 
 
-def _compare(lower: str | None, upper: str, path: str, found: list[Change]) -> None:
-    old = _entries(lower) if lower is not None else {}
-    new = _entries(upper)
+def _compare(lower: Tree | None, upper: Tree, path: str, found: list[Change]) -> None:
+    old = lower.entries(path) if lower is not None else {}
+    new = upper.entries(path)
     for name in old.keys() - new.keys():
         found.append(Change(DELETED, f"{path}/{name}"))
     for name, info in new.items():
         inner = f"{path}/{name}"
         before = old.get(name)
-        is_directory = stat.S_ISDIR(info.st_mode)
         position = len(found)
-        if is_directory:
+        if stat.S_ISDIR(info.st_mode):
             merges = before is not None and stat.S_ISDIR(before.st_mode)
-            _compare(f"{lower}/{name}" if merges else None, f"{upper}/{name}", inner, found)
-        if before is None:
+            _compare(lower if merges else None, upper, inner, found)
+        if lower is None or before is None:
             found.append(Change(ADDED, inner))
-        elif len(found) > position or _differs(f"{lower}/{name}", before, f"{upper}/{name}", info):
+        elif len(found) > position or _differs(before, info, lower, upper, inner):
             found.append(Change(CHANGED, inner))
 
 
-def _collect(upper: str, path: str, lowers: list[str], found: list[Change]) -> None:
+def _collect(upper: Tree, path: str, lowers: list[str], found: list[Change]) -> None:
     """Args: lowers: the directories that ``path`` shows merged, from below ``upper``, nearest first."""
-    for name, info in _entries(upper).items():
+    for name, info in upper.entries(path).items():
         inner = f"{path}/{name}"
         below, old = _look_up(lowers, name)
         if is_whiteout(info):
@@ -79,11 +87,11 @@ def _collect(upper: str, path: str, lowers: list[str], found: list[Change]) -> N
         found.append(Change(ADDED if old is None else CHANGED, inner))
         if not stat.S_ISDIR(info.st_mode):
             continue
-        if is_opaque(f"{upper}/{name}"):
-            kept = _entries(f"{upper}/{name}").keys()
+        if upper.is_opaque(inner):
+            kept = upper.entries(inner).keys()
             found += [Change(DELETED, f"{inner}/{gone}") for gone in _merged_names(below) - kept]
         # Names that an opaque directory shares with what it hides are changes, not additions, as `between` sees it.
-        _collect(f"{upper}/{name}", inner, below, found)
+        _collect(upper, inner, below, found)
 
 
 def _look_up(lowers: list[str], name: str) -> tuple[list[str], os.stat_result | None]:
@@ -118,7 +126,7 @@ def _merged_names(lowers: list[str]) -> set[str]:
     return names
 
 
-def _differs(old: str, before: os.stat_result, new: str, after: os.stat_result) -> bool:
+def _differs(before: os.stat_result, after: os.stat_result, lower: Tree, upper: Tree, path: str) -> bool:
     if (before.st_mode, before.st_uid, before.st_gid, before.st_rdev) != (
         after.st_mode,
         after.st_uid,
@@ -128,22 +136,9 @@ def _differs(old: str, before: os.stat_result, new: str, after: os.stat_result) 
         return True
     if not stat.S_ISDIR(after.st_mode) and (before.st_size != after.st_size or before.st_mtime_ns != after.st_mtime_ns):
         return True
-    if stat.S_ISLNK(after.st_mode) and os.readlink(old) != os.readlink(new):
+    if stat.S_ISLNK(after.st_mode) and lower.readlink(path) != upper.readlink(path):
         return True
-    return xattrs(old) != xattrs(new)
-
-
-def xattrs(path: str) -> dict[str, bytes]:
-    """The xattrs of ``path`` (not followed) that belong to the tree: all but those by which overlay keeps its books."""
-    try:
-        names = os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return {}  # a file system without xattrs
-    return {
-        name: os.getxattr(path, name, follow_symlinks=False)
-        for name in sorted(names)
-        if not name.startswith(_OVERLAY_XATTRS)
-    }
+    return lower.xattrs(path) != upper.xattrs(path)
 
 
 def is_whiteout(info: os.stat_result) -> bool:
@@ -167,21 +162,3 @@ def _entries(directory: str) -> dict[str, os.stat_result]:
 def _order(change: Change) -> list[bytes]:
     # By components, so that a directory comes right before what it holds ("/a", "/a/b", "/a.c").
     return [os.fsencode(part) for part in change.path.split("/")]
-
-
-def walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Every path below ``top`` relative to it, with its lstat; sorted, directories before what they hold."""
-    pending: list[tuple[str, os.stat_result]] = []
-    _push(top, "", pending)
-    while pending:
-        path, info = pending.pop()
-        yield path, info
-        if stat.S_ISDIR(info.st_mode):
-            _push(top, path, pending)
-
-
-def _push(top: str, path: str, pending: list[tuple[str, os.stat_result]]) -> None:
-    entries = _entries(f"{top}/{path}" if path else top)
-    prefix = f"{path}/" if path else ""
-    for name in sorted(entries, key=os.fsencode, reverse=True):
-        pending.append((prefix + name, entries[name]))

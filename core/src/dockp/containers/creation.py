@@ -129,7 +129,7 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
     context.log_driver(log_type).validate(log_options)
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    _check_restart(host.restart_policy)
+    check_restart(host.restart_policy)
     if host.userns_mode not in ("", "host"):
         raise NotImplemented(
             f'user namespace mode "{host.userns_mode}": only "host" works yet, others need ID-mapped layers'
@@ -173,7 +173,8 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
     return filled, warnings
 
 
-def _check_restart(policy: RestartPolicy) -> None:
+def check_restart(policy: RestartPolicy) -> None:
+    """Raises InvalidArgument, with Docker's words, for a policy that makes no sense."""
     if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
         raise InvalidArgument(
             f"invalid restart policy: unknown policy '{policy.name}'; "

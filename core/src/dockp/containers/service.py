@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import evolve
 
@@ -31,6 +31,7 @@ from dockp.spi.logs import LogEntry, LogFeed
 from dockp.spi.runtime import RuntimeFailure
 
 if TYPE_CHECKING:
+    from dockp.containers.model import Config, UpdateRequest
     from dockp.supervisor.client import ClientSocket, ShimClient
 
 _LONGEST_LOOK = 5.0
@@ -343,6 +344,90 @@ class ContainerService:
             pids = set(shim.processes())
         tell(self._context, container, "top")
         return top(pids, ps_args or "-ef")
+
+    # Counters, files, changes
+
+    def stats(self, ref: str, *, stream: bool = True, one_shot: bool = False) -> Iterator[Document]:
+        from dockp.containers.stats import stats
+
+        return stats(self._context, self._find(ref), stream=stream, one_shot=one_shot)
+
+    def changes(self, ref: str) -> Sequence[Document]:
+        from dockp.containers.changes import changes
+
+        with _host_faults():
+            return changes(self._context, self._find(ref))
+
+    def export(self, ref: str) -> BinaryIO:
+        from dockp.containers.export import export
+
+        with _asked_for(ref), _host_faults():
+            return export(self._context, self._find(ref))
+
+    def archive_stat(self, ref: str, path: str) -> Document:
+        from dockp.containers.copying import archive_stat
+
+        with _asked_for(ref), _host_faults():
+            return archive_stat(self._context, self._find(ref), path)
+
+    def archive_get(self, ref: str, path: str) -> tuple[BinaryIO, Document]:
+        from dockp.containers.copying import archive_get
+
+        with _asked_for(ref), _host_faults():
+            return archive_get(self._context, self._find(ref), path)
+
+    def archive_put(
+        self,
+        ref: str,
+        path: str,
+        source: BinaryIO,
+        *,
+        no_overwrite_dir_non_dir: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        from dockp.containers.copying import archive_put
+
+        with _asked_for(ref), _host_faults():
+            archive_put(
+                self._context,
+                self._find(ref),
+                path,
+                source,
+                no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
+                copy_uid_gid=copy_uid_gid,
+            )
+
+    def commit(
+        self,
+        ref: str,
+        *,
+        repository: str = "",
+        tag: str = "",
+        message: str = "",
+        author: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        config: Config | None = None,
+    ) -> str:
+        from dockp.containers.commit import commit
+
+        with _asked_for(ref), _host_faults():
+            return commit(
+                self._context,
+                self._find(ref),
+                reference=f"{repository}:{tag}" if repository and tag else repository,
+                message=message,
+                author=author,
+                changes=changes,
+                pause=pause,
+                config=config,
+            )
+
+    def update(self, ref: str, request: UpdateRequest) -> Sequence[str]:
+        from dockp.containers.updating import update
+
+        with _asked_for(ref), _host_faults():
+            return update(self._context, self._find(ref), request)
 
     # Further processes
 
