@@ -56,13 +56,49 @@ UNDOCUMENTED = {
     "VolumeUpdate": {503},
 }
 
-# Where Go's encoder writes null for a list or an object that is empty, and every client has learnt it.
-NULLS = (
+# Fields that dockerd gives as null where they are empty, whatever the specification says (20.10 and 28 compared).
+NULLS = {
     "Aliases",
+    "Authorization",
     "Binds",
+    "CachesDeleted",
     "CapAdd",
     "CapDrop",
-)
+    "Cmd",
+    "ContainersDeleted",
+    "Data",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "DriverOpts",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExitCode",
+    "ExtraHosts",
+    "GenericResources",
+    "GroupAdd",
+    "IPAMConfig",
+    "ImagesDeleted",
+    "Init",
+    "Labels",
+    "Links",
+    "NetworksDeleted",
+    "OnBuild",
+    "OomKillDisable",
+    "Options",
+    "SecondaryIPAddresses",
+    "SecondaryIPv6Addresses",
+    "SecurityOpt",
+    "Tags",
+    "Ulimits",
+    "Volumes",
+    "VolumesDeleted",
+    "VolumesFrom",
+    "Warnings",
+}
 
 
 @frozen(kw_only=True)
@@ -450,7 +486,13 @@ def _check_body(operation: Operation, answer: Answer) -> None:
         assert "Traceback" not in document["message"]
     elif answer.headers.get("content-type", "").startswith("application/json") and operation.schema(answer.status):
         for document in answer.lines:
-            assert operation.mistakes(answer.status, document) == []
+            assert [line for line in operation.mistakes(answer.status, document) if not _is_null(line)] == []
+
+
+def _is_null(mistake: str) -> bool:
+    """Whether the mistake is one of dockerd's own nulls."""
+    place, _, reason = mistake.partition(": ")
+    return reason.startswith("None is not") and place.rpartition(".")[2] in NULLS
 
 
 def test_every_operation_has_a_scenario() -> None:
