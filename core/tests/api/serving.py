@@ -145,6 +145,7 @@ async def _serve(path: str) -> None:
 
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with LocalEngine() as engine:
+        engine.watch()
         server = ApiServer(ApiServices(engine), Router(ROUTES))
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(f"{path}.new")

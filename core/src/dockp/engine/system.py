@@ -161,7 +161,12 @@ class LocalSystem:
         return {"running": len(active) - paused, "paused": paused, "stopped": len(containers) - len(active)}
 
     def events(
-        self, *, since: int | None = None, until: int | None = None, filters: Filters | None = None
+        self,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        filters: Filters | None = None,
+        watched: bool = True,
     ) -> EventStream:
         from dockp.events.filters import check, passes
 
@@ -171,7 +176,9 @@ class LocalSystem:
             raise InvalidArgument(
                 f"`since` time ({rfc3339_nano(since)}) cannot be after `until` time ({rfc3339_nano(until)})"
             )
-        return self._context.events.stream(since=since, until=until, wanted=lambda event: passes(event, given))
+        return self._context.events.stream(
+            since=since, until=until, wanted=lambda event: passes(event, given), watched=watched
+        )
 
     def disk_usage(self, types: Sequence[str] = ()) -> Document:
         from dockp.engine.usage import disk_usage

@@ -34,9 +34,9 @@ class EventLog:
         """Tell that something happened now: ``emit("volume", "create", "data", {"driver": "local"})``. Never raises."""
         eventlog.append(self.path, kind, action, actor_id, attributes or {})
 
-    def follower(self, *, past: bool = False) -> Follower:
+    def follower(self, *, past: bool = False, watched: bool = True) -> Follower:
         """A place in the log from which to read on; to be closed."""
-        return Follower(self.path, past=past)
+        return Follower(self.path, past=past, watched=watched)
 
     def past(self) -> Iterator[Event]:
         """What is in the log now, oldest first: the newest few thousand events since boot."""
@@ -49,12 +49,15 @@ class EventLog:
         since: int | None = None,
         until: int | None = None,
         wanted: Callable[[Event], bool] = lambda event: True,
+        watched: bool = True,
     ) -> EventStream:
         """Events as they happen, beginning now. With ``since`` or ``until`` those of the past come first.
 
-        Args: since, until: nanoseconds since the epoch.
+        Args: since, until: nanoseconds since the epoch. watched: False for who watches the log for many streams and
+            calls `EventStream.take`.
         """
-        return EventStream(self.follower(past=since is not None or until is not None), since or 0, until, wanted)
+        follower = self.follower(past=since is not None or until is not None, watched=watched)
+        return EventStream(follower, since or 0, until, wanted)
 
 
 class EventStream:
@@ -86,6 +89,15 @@ class EventStream:
                         raise StopIteration
                     self._wait()
         return self._ready.popleft()
+
+    def take(self) -> list[Event] | None:
+        """Those that are there now, without waiting; None when no more will come."""
+        with self._guard:
+            if self._closed:
+                return None
+            over = self._until is not None and time.time_ns() > self._until
+            found = [event for event in self._follower.read() if self._due(event)]
+        return None if over and not found else found
 
     def _due(self, event: Event) -> bool:
         moment = event["timeNano"]
@@ -119,10 +131,11 @@ class EventStream:
 class Follower:
     """One reader's place in the log. `read` takes what is new, and never waits; `fileno` is readable when there may be.
 
-    Args: past: begin with the oldest event that is kept, not at the end.
+    Args: past: begin with the oldest event that is kept, not at the end. watched: False leaves `fileno` and `wait` out;
+        inotify instances are few.
     """
 
-    def __init__(self, path: str, *, past: bool) -> None:
+    def __init__(self, path: str, *, past: bool, watched: bool = True) -> None:
         from dockp.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
 
         self._path = path
@@ -130,10 +143,11 @@ class Follower:
         self._held = b""
         self._files: list[int] = []
         self._seen = (0, 0)
-        self._inotify = Inotify()
+        self._inotify = Inotify() if watched else None
         try:
-            # Watched before it is opened: what comes in between is read anyhow, and once.
-            self._inotify.add(os.path.dirname(path), self._mask)
+            if self._inotify is not None:
+                # Watched before it is opened: what comes in between is read anyhow, and once.
+                self._inotify.add(os.path.dirname(path), self._mask)
             self._open(earlier=past)
             if not past:
                 os.lseek(self._files[-1], 0, os.SEEK_END)
@@ -142,18 +156,20 @@ class Follower:
             raise
 
     def fileno(self) -> int:
+        assert self._inotify is not None
         return self._inotify.fileno()
 
     def wait(self, timeout: float | None) -> None:
         """Until something may have been appended, at most so many seconds."""
         poll = select.poll()
-        poll.register(self._inotify, select.POLLIN)
+        poll.register(self, select.POLLIN)
         poll.poll(None if timeout is None else timeout * 1000 + 1)
 
     def read(self) -> list[Event]:
         """What was appended since the last call."""
         events: list[Event] = []
-        self._inotify.read()
+        if self._inotify is not None:
+            self._inotify.read()
         while True:
             current = self._files[0]
             # Looked at before the rest is read: whoever rotated had the file to himself, so that then is all of it.
@@ -232,7 +248,8 @@ class Follower:
         files, self._files = self._files, []
         for descriptor in files:
             os.close(descriptor)
-        self._inotify.close()
+        if self._inotify is not None:
+            self._inotify.close()
 
     def __enter__(self) -> Follower:
         return self

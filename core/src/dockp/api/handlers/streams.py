@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from dockp.api.handlers.logs import Framing, followed
-from dockp.api.messages import Hijack, RawConnection, Reply, Request
+from dockp.api.messages import Hijack, RawConnection, Reply, Request, moment
 from dockp.api.websocket import serve_websocket, upgrade
 from dockp.interface import WaitResult
 from dockp.keys import parse_detach_keys
@@ -211,5 +212,33 @@ async def stats(request: Request) -> Reply:
             yield b""
             async for document in documents:
                 yield json.dumps(document).encode() + b"\n"
+
+    return Reply(content=await begun(body()))
+
+
+# Events
+
+
+async def events(request: Request) -> Reply:
+    services, query = request.services, request.query
+    since, until = ((moment(query.text(name), name) if query.text(name) else None) for name in ("since", "until"))
+    stream = await services.run(
+        services.engine.system.events, since=since, until=until, filters=query.filters(), watched=False
+    )
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        with contextlib.closing(stream), services.changes.watch(services.engine.config.exec_root) as changed:
+            yield b""
+            while True:
+                changed.clear()
+                found = await services.run(stream.take)
+                if found is None:
+                    return
+                if found:
+                    yield b"".join(json.dumps(event).encode() + b"\n" for event in found)
+                else:
+                    left = None if until is None else max(0.0, (until - time.time_ns()) / 1e9) + 0.001
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), left)
 
     return Reply(content=await begun(body()))
