@@ -111,7 +111,8 @@ class Connection(asyncio.Protocol):
         elif self._raw is None and (self._streaming or self._hung_up()):
             # Who only stopped to send may wait for a reply, but an endless one would never notice that nobody is there.
             self._task.cancel()
-        return self.plain_socket() is not None
+        # A client over TLS that takes part in a stream may still read; any other has closed.
+        return self._raw is not None or self.plain_socket() is not None
 
     def pause_writing(self) -> None:
         self._full = True
@@ -322,12 +323,8 @@ class Connection(asyncio.Protocol):
             headers.append(("Content-Length", str(len(content))))
         if not self._skip_body() or self._server.closing:
             headers.append(("Connection", "close"))
-        out = (
-            self._http.send(
-                h11.Response(status_code=reply.status, headers=headers, reason=_REASONS.get(reply.status, ""))
-            )
-            or b""
-        )
+        reason = _REASONS.get(reply.status, "")
+        out = self._http.send(h11.Response(status_code=reply.status, headers=headers, reason=reason)) or b""
         if isinstance(content, bytes):
             if content and method != "HEAD" and not bare:
                 out += self._http.send(h11.Data(data=content)) or b""

@@ -15,6 +15,7 @@ from attrs import define, field
 import dockp
 from dockp.api.connection import HEAD_TIMEOUT, Connection
 from dockp.api.messages import NEWEST, Services
+from dockp.api.tls import TlsProtocol
 
 if TYPE_CHECKING:
     from dockp.api.routing import Router
@@ -68,12 +69,14 @@ class ApiServer:
         Args: sockets: bound, of any family; they belong to the server from here on. ssl: for clients of these sockets.
         """
         loop = asyncio.get_running_loop()
+
+        def make() -> asyncio.Protocol:
+            return Connection(self) if ssl is None else TlsProtocol(ssl, lambda: Connection(self))
+
         for sock in sockets:
             sock.setblocking(False)
-            if sock.family == socket.AF_UNIX:
-                listener = await loop.create_unix_server(lambda: Connection(self), sock=sock, ssl=ssl, backlog=_BACKLOG)
-            else:
-                listener = await loop.create_server(lambda: Connection(self), sock=sock, ssl=ssl, backlog=_BACKLOG)
+            serve = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+            listener = await serve(make, sock=sock, backlog=_BACKLOG)
             self._listeners.append(listener)
 
     async def close(self, grace: float = 10.0) -> None:

@@ -156,8 +156,8 @@ class Daemon:
         seen = 0
         while True:
             await asyncio.sleep(_MEMORY_REST)
-            if server.counters.connections != seen and not server.counters.open:
-                seen = server.counters.connections
+            if (count := server.counters.requests.total()) != seen:
+                seen = count
                 trim()
 
     # Signals
