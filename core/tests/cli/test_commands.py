@@ -65,7 +65,7 @@ def test_rm_with_force_forgives_what_is_absent(dockp: Callable[..., Outcome], en
 
 
 def test_wait_prints_codes(dockp: Callable[..., Outcome], engine: FakeEngine) -> None:
-    engine.answers["containers.wait"] = lambda name: WaitResult(exit_code=int(name))
+    engine.answers["containers.wait"] = lambda name, condition: WaitResult(exit_code=int(name))
     assert dockp("wait", "3", "0") == (0, "3\n0\n", "")
 
 

@@ -15,6 +15,7 @@ _CONTAINER = {
     "ls": "ps:PS",
     "pause": "lifecycle:PAUSE",
     "port": "details:PORT",
+    "prune": "prune:CONTAINER_PRUNE",
     "rename": "lifecycle:RENAME",
     "restart": "lifecycle:RESTART",
     "rm": "lifecycle:REMOVE",
@@ -60,7 +61,16 @@ _GROUPS = {
     "image": Tree("Manage images", _IMAGE, also={"list": "ls", "remove": "rm"}),
     "network": Tree("Look at networks", {"inspect": "networks:INSPECT", "ls": "networks:LIST"}, also={"list": "ls"}),
     "plugin": Tree("Look at plug-ins (drivers)", {"ls": "plugins:LIST"}, also={"list": "ls"}),
-    "system": Tree("Look at the engine", {"dial-stdio": "dial:DIAL", "info": "system:INFO"}),
+    "system": Tree(
+        "Manage the engine",
+        {
+            "df": "df:DF",
+            "dial-stdio": "dial:DIAL",
+            "events": "events:EVENTS",
+            "info": "system:INFO",
+            "prune": "prune:SYSTEM_PRUNE",
+        },
+    ),
     "volume": Tree(
         "Manage volumes",
         {
@@ -73,7 +83,8 @@ _GROUPS = {
         also={"list": "ls", "remove": "rm"},
     ),
 }
-_SHORT = {name: place for name, place in _CONTAINER.items() if name not in ("inspect", "ls")} | {
+_SHORT = {name: place for name, place in _CONTAINER.items() if name not in ("inspect", "ls", "prune")} | {
+    "events": "events:EVENTS",
     "history": _IMAGE["history"],
     "images": _IMAGE["ls"],
     "import": _IMAGE["import"],

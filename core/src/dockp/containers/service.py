@@ -316,8 +316,7 @@ class ContainerService:
             if value not in states:
                 raise InvalidArgument(f"invalid filter 'status={value}'")
         self.settle_all()
-        found = [self._now(container) for container in self._context.table.all()]
-        containers = [container for container in found if container is not None]
+        containers = settling.current(self._context)
         everything = all or limit > 0 or "status" in given or "exited" in given
         rows = []
         for container in containers:

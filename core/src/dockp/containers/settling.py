@@ -55,6 +55,15 @@ def refresh(context: Context, container: Container) -> Container:
         return settle(context, container.id)
 
 
+def current(context: Context) -> list[Container]:
+    """Every container as it is now, newest first."""
+    found = []
+    for container in context.table.all():
+        with contextlib.suppress(NotFound):
+            found.append(refresh(context, container))
+    return found
+
+
 def settle(context: Context, container_id: str) -> Container:
     """As `refresh`, for a caller that holds the container's lock."""
     container = context.table.peek(container_id)

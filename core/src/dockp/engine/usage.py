@@ -7,6 +7,7 @@ from typing import Any
 
 from dockp.containers.context import Context
 from dockp.containers.describe import summary
+from dockp.containers.settling import current
 from dockp.images.removal import ImageUser
 from dockp.interface import Document
 
@@ -30,7 +31,7 @@ def _images(context: Context) -> dict[str, Any]:
 
 
 def _containers(context: Context) -> dict[str, Any]:
-    return {"Containers": [summary(context, container, size=True) for container in context.table.all()]}
+    return {"Containers": [summary(context, container, size=True) for container in current(context)]}
 
 
 def _volumes(context: Context) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def images(app: App, values: Values) -> None:
     elif format and format.startswith("table ") and digests and "{{.Digest}}" not in format:
         format += "\t{{.Digest}}"
     wants_digests = digests or "{{.Digest}}" in (format or "")
-    rows = [row for document in documents for row in _rows(document, values, wants_digests)]
+    shown = {"short": not values["no-trunc"], "digests": wants_digests, "all_digests": digests}
+    rows = [row for document in documents for row in rows_of(document, **shown)]
     LISTING.write(
         sys.stdout,
         rows,
@@ -65,11 +66,14 @@ def images(app: App, values: Values) -> None:
         warn(f'\nNo images found matching {quote(name)}: did you mean "dockp image {name}"?')
 
 
-def _rows(document: Mapping[str, Any], values: Values, digests: bool) -> Iterator[dict[str, Any]]:
-    """One row a tag (and digest, where digests are shown); one for a repository known by its digest alone."""
+def rows_of(
+    document: Mapping[str, Any], *, short: bool = True, digests: bool = False, all_digests: bool = False
+) -> Iterator[dict[str, Any]]:
+    """One row a tag (and digest, with ``digests``); one for a repository known by its digest alone, or as many as it
+    has with ``all_digests``."""
     names = _by_repository(document.get("RepoTags"), ":", "<none>:<none>")
     known = _by_repository(document.get("RepoDigests"), "@", "<none>@<none>")
-    rest = _row(document, not values["no-trunc"])
+    rest = _row(document, short)
     if not names and not known:
         yield rest | {"Repository": _NONE, "Tag": _NONE, "Digest": _NONE}
         return
@@ -79,7 +83,7 @@ def _rows(document: Mapping[str, Any], values: Values, digests: bool) -> Iterato
             for digest in (of_this if digests else []) or [_NONE]:
                 yield rest | {"Repository": repository, "Tag": tag, "Digest": digest}
     for repository, found in known.items():
-        for digest in found if values["digests"] else [""]:
+        for digest in found if all_digests else [""]:
             yield rest | {"Repository": repository, "Tag": _NONE, "Digest": digest}
 
 

@@ -75,7 +75,7 @@ def wait(app: App, values: Values) -> int:
     code = 0
     for name in values.args:
         try:
-            print(app.engine.containers.wait(name).exit_code, flush=True)
+            print(app.engine.containers.wait(name, values["condition"]).exit_code, flush=True)
         except DockpError as error:
             warn(error_text(error))
             code = 1
@@ -166,12 +166,22 @@ REMOVE = Command(
     names="container",
 )
 WAIT = Command(
-    _MANY,
+    _MANY,  # without [OPTIONS], as Docker's, which has none: --condition is ours
     "Block until one or more containers stop, then print their exit codes",
     wait,
+    (
+        Flag(
+            "condition",
+            "",
+            STRING,
+            "What to wait for",
+            default="not-running",
+            choices=("not-running", "next-exit", "removed"),
+        ),
+    ),
     args=(1, None),
     aliases="dockp container wait, dockp wait",
-    examples=("dockp wait job", "dockp wait job other"),
+    examples=("dockp wait job", "dockp wait --condition removed job other"),
     names="container",
 )
 RENAME = Command(

@@ -59,14 +59,15 @@ def ps(app: App, values: Values) -> None:
     if format and not values["quiet"] and "size" not in values.given:
         size = LISTING.uses(format, "Size") and format not in ("table", "raw")
     documents = app.engine.containers.list(all=values["all"], limit=max(limit, 0), size=size, filters=values.filters())
-    rows = [_row(document, not values["no-trunc"]) for document in documents]
+    rows = [row(document, not values["no-trunc"]) for document in documents]
     default = _TABLE + "\t{{.Size}}" if size else None
     if format == "raw" and size:
         format = _RAW + "size: {{.Size}}\n"
     LISTING.write(sys.stdout, rows, format=format, quiet=values["quiet"], default=default)
 
 
-def _row(document: Mapping[str, Any], short: bool) -> dict[str, Any]:
+def row(document: Mapping[str, Any], short: bool) -> dict[str, Any]:
+    """A container's summary as `LISTING` shows it."""
     from dockp.units import format_ago, format_created_at, human_size
 
     created = document["Created"] * 10**9

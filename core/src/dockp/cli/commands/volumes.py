@@ -38,10 +38,11 @@ def list_(app: App, values: Values) -> None:
     documents = sorted(app.engine.volumes.list(values.filters()), key=lambda document: natural(document["Name"]))
     format = values["format"] or None
     quiet = values["quiet"] and format in (None, "table")
-    LISTING.write(sys.stdout, [_row(document) for document in documents], format=format, quiet=quiet)
+    LISTING.write(sys.stdout, [row(document) for document in documents], format=format, quiet=quiet)
 
 
-def _row(document: Mapping[str, Any]) -> dict[str, Any]:
+def row(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A volume's document as `LISTING` shows it."""
     from dockp.units import human_size
 
     usage, labels = document.get("UsageData"), document.get("Labels") or {}
