@@ -34,17 +34,45 @@ def enter_private_world() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
+def chosen() -> str:
+    """The engine that the same tests run against, by ``DOCKP_TEST_ENGINE``: in the command's own process ("embedded"),
+    "dockpd", or Docker's "dockerd".
+
+    Tests marked ``embedded`` look at what only an engine in the command's process has; those marked ``own`` at what
+    Docker does not have, or does otherwise on purpose.
+    """
+    name = os.environ.get("DOCKP_TEST_ENGINE", "embedded")
+    assert name in ("embedded", "dockpd", "dockerd"), f"DOCKP_TEST_ENGINE={name}"
+    return name
+
+
 class Dockp:
     """The ``dockp`` command on roots of its own, with a cgroup parent of its own."""
 
     def __init__(self, base: Path, *globals_: str, name: str = "dockp-test") -> None:
         self.base = base
+        self.kind = chosen()
         self.data_root = base / "data"
         self.exec_root = base / "run"
         self.cgroup_parent = f"{name}-{os.getpid()}"
         self.globals = globals_
         self.settings: dict[str, str] = {}
         """Further environment variables."""
+        self.server: Daemon | None = None
+
+    def serve(self) -> None:
+        """Have a daemon do the work, when the tests are run against one."""
+        if self.kind != "embedded" and self.server is None:
+            self.base.mkdir(parents=True, exist_ok=True)
+            self.server = (Daemon if self.kind == "dockpd" else Dockerd)(self).start(30)
+
+    def close(self) -> None:
+        """Remove every container, and end the daemon."""
+        if self.server is not None or self.data_root.exists():
+            self.clear()
+        if self.server is not None:
+            self.server.stop()
+            self.server = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -55,6 +83,7 @@ class Dockp:
             "DOCKP_CGROUP_PARENT": self.cgroup_parent,
             "HOME": str(self.base),
             "LC_ALL": "C.UTF-8",
+            **({} if self.server is None else {"DOCKP_HOST": self.server.url}),
             **self.settings,
         }
 
@@ -214,6 +243,28 @@ class Daemon:
         self.stop()
 
 
+class Dockerd(Daemon):
+    """Docker's own daemon, on roots beside those of a `Dockp`."""
+
+    @property
+    def command(self) -> list[str]:
+        place = self.dockp.base
+        return [
+            *("dockerd", "-H", self.url, "--pidfile", f"{self.socket}.pid"),
+            *("--data-root", f"{place}/docker", "--exec-root", f"{place}/docker-run"),
+            *("--cgroup-parent", self.dockp.cgroup_parent, "--storage-driver", "vfs"),
+            # What proxies ports in user space would outlive a failed test.
+            "--userland-proxy=false",
+            *self.flags,
+        ]
+
+    def start(self, seconds: float = 30.0) -> Daemon:
+        # Its containerd keeps sockets in /run whatever it is told; the mount namespace is the tests' own.
+        if not os.path.ismount("/run"):
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+        return super().start(seconds)
+
+
 def wait_for(condition: Any, what: str, seconds: float = 15.0) -> Any:
     """Poll until ``condition()`` is true; its value. Fails naming what did not happen."""
     deadline = time.monotonic() + seconds
@@ -254,8 +305,13 @@ class Leaks:
             "published port": published_ports(),
             "loop device": _loops(),
             "cgroup": cgroups_under(self._parent),
-            "process": {f"{pid} {name}" for pid, name in processes_naming(self._base).items()},
+            "process": {f"{pid} {name}" for pid, name in processes_naming(self._base).items() if not _is_spare(name)},
         }
+
+
+def _is_spare(name: str) -> bool:
+    """A zygote, or what a daemon's has forked ahead of time."""
+    return chosen() == "dockpd" and "dockp.shim.zygote" in name
 
 
 def links() -> set[str]:
@@ -408,9 +464,11 @@ __all__ = [
     "CACHE",
     "REPOSITORY",
     "Daemon",
+    "Dockerd",
     "Dockp",
     "Leaks",
     "cgroups_under",
+    "chosen",
     "enter_private_world",
     "everything",
     "image_tar",
