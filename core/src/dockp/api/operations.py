@@ -128,7 +128,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("ServiceInspect", "GET", "/services/{id}", absent.not_a_manager),
     _route("ServiceDelete", "DELETE", "/services/{id}", absent.not_a_manager),
     _route("ServiceUpdate", "POST", "/services/{id}/update", absent.not_a_manager),
-    _route("ServiceLogs", "GET", "/services/{id}/logs", absent.not_a_manager, (1, 29)),
+    _route("ServiceLogs", "GET", "/services/{id}/logs", absent.not_a_manager),
     _route("TaskList", "GET", "/tasks", absent.not_a_manager),
     _route("TaskInspect", "GET", "/tasks/{id}", absent.not_a_manager),
     _route("TaskLogs", "GET", "/tasks/{id}/logs", absent.not_a_manager, (1, 29)),
