@@ -21,12 +21,12 @@ _CHUNK = 1 << 16
 
 
 def head(content_type: str, *, upgrade: bool) -> bytes:
-    """What Docker answers, to the letter: clients read it up to the empty line, and some compare."""
+    """What Docker answers, to the letter. Without an upgrade it always says that the stream is raw."""
     if upgrade:
         return (
             f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         ).encode()
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
 
 
 class HijackedConnection:
