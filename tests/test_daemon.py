@@ -245,6 +245,9 @@ def test_tls_lets_in_who_has_a_certificate_and_nobody_else(dockp: Dockp, certifi
         client += [f"--tlskey={certificates}/client.key", "-H", f"tcp://127.0.0.1:{port}"]
         done = daemon.docker(*client, "run", "-i", "--rm", "--network=none", "busybox", "cat", input="over TLS\n")
         assert done.stdout == "over TLS\n", done.stderr
+        much = "x" * 3_000_000
+        done = daemon.docker(*client, "run", "-i", "--rm", "--network=none", "busybox", "cat", input=much)
+        assert done.stdout == much, done.stderr
 
 
 _LAUNCHER = """
