@@ -66,13 +66,13 @@ class Packer:
     """Makes one archive of ``tree``.
 
     Args: layer: it is to be a layer, in which names that begin with ``.wh.`` mean deletions.
-        owner: (uid, gid) for every entry instead of what the tree has.
+        whole_seconds: modification times lose their fraction, as in what Docker copies and exports.
     """
 
-    def __init__(self, tree: Tree, *, layer: bool = False, owner: tuple[int, int] | None = None) -> None:
+    def __init__(self, tree: Tree, *, layer: bool = False, whole_seconds: bool = False) -> None:
         self._tree = tree
         self._layer = layer
-        self._owner = owner
+        self._unit = 1_000_000_000 if whole_seconds else 1
         self._names: dict[tuple[int, int], str] = {}  # files with several names that are in the archive
 
     def tree(self, include_root: bool = False) -> Iterator[bytes]:
@@ -155,12 +155,13 @@ class Packer:
             return
         entry = tarfile.TarInfo(name)
         entry.mode = stat.S_IMODE(info.st_mode)
-        entry.uid, entry.gid = self._owner or (info.st_uid, info.st_gid)
-        seconds, nanoseconds = divmod(info.st_mtime_ns, 1_000_000_000)
+        entry.uid, entry.gid = info.st_uid, info.st_gid
+        time = info.st_mtime_ns // self._unit * self._unit
+        seconds, nanoseconds = divmod(time, 1_000_000_000)
         entry.mtime = seconds
         records = {_XATTR + key: value for key, value in self._tree.xattrs(path).items()}
         if nanoseconds or seconds < 0:
-            records["mtime"] = _decimal(info.st_mtime_ns)
+            records["mtime"] = _decimal(time)
             entry.mtime = max(0, seconds)  # for readers that know no PAX
         key = (info.st_dev, info.st_ino)
         if not stat.S_ISDIR(info.st_mode) and info.st_nlink > 1 and key in self._names:

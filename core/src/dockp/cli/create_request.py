@@ -90,7 +90,7 @@ def _refuse(values: Values) -> None:
 
 def _host(values: Values, binds: Sequence[str], bindings: dict[str, tuple[PortBinding, ...]], mode: str) -> HostConfig:
     security, unmasked = _security(values["security-opt"])
-    policy = _restart_policy(values["restart"])
+    policy = restart_policy(values["restart"])
     if values["rm"] and policy.name not in ("", "no"):
         raise ValueError("conflicting options: cannot specify both --restart and --rm")
 
@@ -310,7 +310,8 @@ def _seccomp(path: str) -> str:
     return json.dumps(profile, separators=(",", ":"), ensure_ascii=False)
 
 
-def _restart_policy(text: str) -> RestartPolicy:
+def restart_policy(text: str) -> RestartPolicy:
+    """The value of ``--restart``. Raises ValueError."""
     name, colon, count = text.partition(":")
     if colon and not name:
         raise ValueError("invalid restart policy format: no policy provided before colon")

@@ -7,8 +7,12 @@ from dockp.cli.flags import SWITCH, Flag, Kind, read_text
 
 _CONTAINER = {
     "attach": "attach:ATTACH",
+    "commit": "commit:COMMIT",
+    "cp": "cp:CP",
     "create": "run:CREATE",
+    "diff": "diff:DIFF",
     "exec": "execute:EXEC",
+    "export": "export:EXPORT",
     "inspect": "inspect:CONTAINER_INSPECT",
     "kill": "lifecycle:KILL",
     "logs": "logs:LOGS",
@@ -21,9 +25,11 @@ _CONTAINER = {
     "rm": "lifecycle:REMOVE",
     "run": "run:RUN",
     "start": "start:START",
+    "stats": "stats:STATS",
     "stop": "lifecycle:STOP",
     "top": "details:TOP",
     "unpause": "lifecycle:UNPAUSE",
+    "update": "update:UPDATE",
     "wait": "lifecycle:WAIT",
 }
 _IMAGE = {

@@ -52,10 +52,10 @@ def archive_get(context: Context, container: Container, path: str) -> tuple[Bina
         if stat.S_ISDIR(found.info.st_mode):
             tree = Tree(found.descriptor)
             name = "." if found.name == "/" else found.name
-            pieces = Packer(tree).below(name, _kernel_directories(view.root, found.descriptor))
+            pieces = Packer(tree, whole_seconds=True).below(name, _kernel_directories(view.root, found.descriptor))
         else:
             tree = Tree(found.parent)
-            pieces = Packer(tree).single(found.base, found.name)
+            pieces = Packer(tree, whole_seconds=True).single(found.base, found.name)
         # The view may go now: the tree has its own descriptor. What is mounted below goes with the namespace, though.
         held = view.copy()
     tell(context, container, "archive-path")

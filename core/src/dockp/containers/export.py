@@ -24,4 +24,4 @@ def export(context: Context, container: Container) -> BinaryIO:
         with tree, view:
             pass
 
-    return cast(BinaryIO, PackStream(Packer(tree).tree(), done))
+    return cast(BinaryIO, PackStream(Packer(tree, whole_seconds=True).tree(), done))

@@ -74,7 +74,6 @@ def _sample(context: Context, container: Container) -> Document:
     return {
         "id": container.id,
         "name": f"/{container.name}",
-        "os_type": "linux",
         "read": rfc3339_nano(time.time_ns()) if running else _NEVER,
         "preread": _NEVER,
         "num_procs": 0,

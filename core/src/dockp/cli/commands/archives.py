@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import BinaryIO
 
 from dockp.cli.app import App, Failure
 from dockp.cli.command import Command
@@ -12,43 +10,13 @@ from dockp.cli.flags import STRING, SWITCH, Flag, Values
 
 
 def save(app: App, values: Values) -> None:
-    import shutil
+    from dockp.cli.saving import save_to
 
-    path = values["output"]
-    if not path:
-        if sys.stdout.isatty():
-            raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-        with app.engine.images.save(values.args, platform=values["platform"]) as stream:
-            shutil.copyfileobj(stream, sys.stdout.buffer, 1 << 20)
-        sys.stdout.buffer.flush()
-        return
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise Failure(f"failed to save image: invalid output path: stat {folder}: no such file or directory")
-    if os.path.isdir(path):
-        raise Failure(f"failed to save image: invalid output path: {path} is a directory")
-    with app.engine.images.save(values.args, platform=values["platform"]) as stream:
-        _write(stream, path)
-
-
-def _write(stream: BinaryIO, path: str) -> None:
-    """Into ``path`` under another name until it is whole, unless that is something like a device or a pipe."""
-    import shutil
-
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-        return
-    unfinished = f"{path}.{os.getpid()}.part"
-    try:
-        with open(unfinished, "xb") as file:
-            os.fchmod(file.fileno(), 0o600)  # images may hold secrets; Docker writes it so too
-            shutil.copyfileobj(stream, file, 1 << 20)
-        os.rename(unfinished, path)
-    except BaseException:
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
-        raise
+    save_to(
+        values["output"],
+        lambda: app.engine.images.save(values.args, platform=values["platform"]),
+        "failed to save image",
+    )
 
 
 def load(app: App, values: Values) -> None:
