@@ -25,7 +25,7 @@ from dockp.containers.mounts import Staged, staged
 from dockp.containers.record import Container, MountRecord, with_task
 from dockp.containers.settling import Vanished, drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
-from dockp.containers.telling import attributes, tell_mounts
+from dockp.containers.telling import attributes, tell_mounts, tell_networks, tell_unmounts
 from dockp.interface import START_FAILURE_CODES
 from dockp.jsonmodel import to_json
 from dockp.linux.trees import discard_tree
@@ -122,11 +122,17 @@ def _start(context: Context, container: Container) -> None:
     else:
         with context.networks.sandbox(container.id, container.name, container.request) as sandbox:
             warnings = _create_wired(client, sandbox)
+    tell_networks(context, container, "connect")
     tell_mounts(context, container)
     if context.watcher is not None:
         # Before the start: a container that ends at once must find its end claimed.
         context.watcher.adopt(container.id)
-    client.start()
+    try:
+        client.start()
+    except RuntimeFailure:
+        tell_networks(context, container, "disconnect")
+        tell_unmounts(context, container)
+        raise
     for warning in warnings:
         _log.warning("WARNING: %s", warning)
     if not attached:

@@ -17,7 +17,7 @@ from attrs import evolve
 from dockp.containers.context import Context
 from dockp.containers.record import Container, Task
 from dockp.containers.states import State
-from dockp.containers.telling import tell, tell_unmounts
+from dockp.containers.telling import tell, tell_networks, tell_unmounts
 from dockp.linux.jsonlite import loads
 from dockp.linux.locks import offset_of
 from dockp.linux.trees import discard_tree
@@ -81,6 +81,7 @@ def settle(context: Context, container_id: str) -> Container:
     lost = state is None or state.lost
     if lost:
         _tell_lost(context, ended)
+    tell_networks(context, ended, "disconnect")
     release(context, ended, killed=lost)
     tell_unmounts(context, ended)
     if context.registry.moments:

@@ -1,4 +1,4 @@
-"""Events of containers and their volumes. What happens inside a shim (start, die, health checks …) is told there."""
+"""Events of containers, their networks and volumes. What happens inside a shim (start, die …) is told there."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ def tell(context: Context, container: Container, action: str, **extra: str) -> N
     """Write the event ``action`` ("create", "kill", "exec_create: ls") of a container, with ``extra`` attributes under
     Docker's names (``signal="15"``, ``execID=…``). Never raises."""
     context.events.emit("container", action, container.id, attributes(container) | extra)
+
+
+def tell_networks(context: Context, container: Container, action: str) -> None:
+    """The event "connect" or "disconnect" of each network that a container is on."""
+    for network in context.networks.joined_by(container.id, container.request):
+        details = {"container": container.id, "name": network.name, "type": network.driver}
+        context.events.emit("network", action, network.id, details)
 
 
 def tell_mounts(context: Context, container: Container) -> None:

@@ -529,6 +529,16 @@ class NetworkService:
 
     # Documents.
 
+    def joined_by(self, container_id: str, request: CreateRequest) -> Sequence[NetworkRecord]:
+        """The networks that a running container is on; without an endpoint there it may be on "none" or "host"."""
+        mode = network_mode(request)
+        with self._database.read() as connection:
+            if mode in ("none", "host"):
+                return store.networks(connection, "name = ?", (mode,))
+            return store.networks(
+                connection, "id IN (SELECT network FROM endpoints WHERE container = ?)", (container_id,)
+            )
+
     def endpoints_document(self, container_id: str, request: CreateRequest) -> dict[str, Any]:
         """``NetworkSettings.Networks``: what the container has, or, when it does not run, what it wants."""
         from dockp.networks import documents

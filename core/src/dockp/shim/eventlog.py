@@ -39,7 +39,7 @@ def append(path: str, kind: str, action: str, actor_id: str, attributes: Mapping
         document = {
             "Type": kind,
             "Action": action,
-            "Actor": {"ID": actor_id, "Attributes": dict(attributes)},
+            "Actor": {"ID": actor_id, "Attributes": dict(sorted(attributes.items()))},
             "scope": "local",
             "time": now // 1_000_000_000,
             "timeNano": now,
