@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -326,12 +327,90 @@ def test_restart_policies_count_when_the_daemon_starts(daemon: Daemon) -> None:
         assert dockp.state("not-started") == "created"
 
 
-def test_it_answers_within_half_a_second_with_many_containers(daemon: Daemon) -> None:
+def test_it_is_ready_at_once_with_two_hundred_containers(daemon: Daemon) -> None:
+    import docker
+
     with daemon:
-        for _ in range(2):
-            daemon.docker("create", "busybox")
-    began = time.monotonic()
-    with daemon:
-        seconds = time.monotonic() - began
-    # The bound of the bench is tighter; this one is for machines that have other work.
-    assert seconds < 5
+        client = docker.DockerClient(base_url=daemon.url)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: client.containers.create("busybox"), range(200)))
+        client.close()
+    daemon.start()
+    (line,) = [line for line in daemon.log.splitlines() if "completed initialization" in line][1:]
+    # The bound of the bench is half of this; here other tests may run at the same time.
+    assert float(line.rpartition("seconds=")[2]) < 1.0
+    assert json.loads(ask(daemon.socket, "/info"))["Containers"] == 200
+
+
+# Live restore: nothing that runs notices what happens to the daemon
+
+
+class Attached:
+    """A client of attach, by hand: what it has heard so far. Docker's own would also wait, and end with the daemon."""
+
+    def __init__(self, daemon: Daemon, name: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        self.socket.connect(str(daemon.socket))
+        target = f"/v1.41/containers/{name}/attach?stream=1&stdout=1&stdin=1"
+        upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0"
+        self.socket.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n\r\n".encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.socket.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 UPGRADED"), head
+
+    def line(self) -> bytes:
+        heard = b""
+        while not heard.endswith(b"\n"):
+            heard += self.socket.recv(1)
+        return heard[8:]
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_live_restore(daemon: Daemon, end: str) -> None:
+    count = "i=0; while sleep 0.01; do i=$((i+1)); echo $i; done"
+    daemon.start()
+    for number in range(8):
+        name = f"counts-{number}"
+        assert (
+            daemon.docker("run", "-d", "--network=none", "--name", name, "busybox", "sh", "-c", count).returncode == 0
+        )
+    run = ("run", "-d", "--network=none")
+    daemon.docker(*run, "--restart=always", "--name=again", "busybox", "sh", "-c", "sleep 0.3; exit 1")
+    daemon.docker(*run, "--name=ends", "busybox", "sh", "-c", "sleep 0.5; exit 42")
+    daemon.docker(*run, "--rm", "--name=vanishes", "busybox", "sleep", "0.5")
+    daemon.docker(*run, "-i", "--name=echoes", "busybox", "cat")
+    web = "while echo hello | nc -l -p 80; do :; done"
+    daemon.docker("run", "-d", "-p", "127.0.0.1:8099:80", "--name=web", "busybox", "sh", "-c", web)
+    pids = {name: daemon.dockp.inspect(name)["State"]["Pid"] for name in ("counts-0", "counts-7", "echoes", "web")}
+    attached = Attached(daemon, "echoes")
+    attached.socket.sendall(b"before\n")
+    assert attached.line() == b"before\n"
+
+    getattr(daemon, end)()
+    attached.socket.sendall(b"between\n")
+    assert attached.line() == b"between\n"
+    with socket.create_connection(("127.0.0.1", 8099), 5) as client:
+        assert client.recv(16) == b"hello\n"
+    time.sleep(1)
+
+    daemon.start()
+    attached.socket.sendall(b"after\n")
+    assert attached.line() == b"after\n"
+    attached.socket.close()
+    again = Attached(daemon, "echoes")
+    again.socket.sendall(b"anew\n")
+    assert again.line() == b"anew\n"
+    again.socket.close()
+    assert {name: daemon.dockp.inspect(name)["State"]["Pid"] for name in pids} == pids
+    assert daemon.docker("wait", "ends").stdout == "42\n"
+    wait_for(lambda: "vanishes" not in daemon.docker("ps", "-a", "--format", "{{.Names}}").stdout, "--rm is kept")
+    assert daemon.dockp.inspect("again")["RestartCount"] > 0
+    with socket.create_connection(("127.0.0.1", 8099), 5) as client:
+        assert client.recv(16) == b"hello\n"
+    daemon.docker("stop", "-t", "0", *(f"counts-{number}" for number in range(8)))
+    for number in range(8):
+        lines = daemon.docker("logs", f"counts-{number}").stdout.split()
+        assert lines == [str(number) for number in range(1, len(lines) + 1)]
+        assert len(lines) > 50

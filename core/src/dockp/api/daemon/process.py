@@ -12,6 +12,7 @@ import gc
 import importlib
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -41,6 +42,7 @@ from dockp.spi.errors import DockpError, SystemFault
 _log = logging.getLogger(__name__)
 
 _NO_LIMIT: Final = 1e9
+_DESCRIPTORS: Final = 1 << 20
 _MEMORY_REST: Final = 30.0
 """Seconds between two looks whether memory can be given back."""
 _NEEDED_SOON: Final = (
@@ -69,6 +71,8 @@ class Daemon:
         log.configure(settings.level, settings.log_format)
         set_name("dockpd")
         share_one_arena()
+        os.umask(0o022)
+        _allow_descriptors()
         for remark in settings.remarks:
             _log.debug("%s", remark)
         with contextlib.ExitStack() as stack:
@@ -214,6 +218,14 @@ class Daemon:
         self._engine.reconfigure(config)
         log.set_level(self._settings.level)
         _log.info("configuration reloaded from %s", told.config_file, extra={**changed, **own})
+
+
+def _allow_descriptors() -> None:
+    """Every client and every attached stream is a descriptor, here and in the shims, which inherit the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _places(rule: Engine | Own, *settings: Settings) -> Iterator[Config | Settings]:
