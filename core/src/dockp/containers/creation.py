@@ -63,13 +63,16 @@ def create(context: Context, request: CreateRequest) -> Created:
     )
     with contextlib.ExitStack() as stack:
         container, operation = _begin(context, container, stack)
-        snapshot = context.snapshots.prepare(
-            storage_driver, layer.id if layer else None, container.id, options=dict(host.storage_opt)
+        snapshot = stack.enter_context(
+            context.snapshots.making(
+                storage_driver, layer.id if layer else None, container.id, options=dict(host.storage_opt)
+            )
         )
         resolved = mounts.resolve(container.request, container.id, context.volumes, context.table.find)
         os.makedirs(context.container_dir(container.id), mode=0o710)
         with context.database.write() as connection:
             context.table.save_state(connection, evolve(container, visible=True, snapshot=snapshot.id, mounts=resolved))
+            context.snapshots.complete(connection, snapshot)
             operation.finish(connection)
     tell(context, container, "create")
     return Created(id=container.id, warnings=tuple(warnings))

@@ -13,6 +13,7 @@ from dockp.containers.states import State
 from dockp.containers.telling import tell
 from dockp.linux.trees import discard_tree
 from dockp.spi.errors import Conflict, NotFound
+from dockp.store.journal import Operation
 
 
 def remove(context: Context, container: Container, *, force: bool, volumes: bool) -> None:
@@ -48,12 +49,13 @@ def erase(context: Context, container: Container, *, volumes: bool) -> None:
         container.id,
         record=lambda connection: context.table.save_state(connection, doomed),
         volumes=volumes,
-    ):
-        finish(context, container.id, volumes=volumes)
+    ) as operation:
+        finish(context, container.id, volumes=volumes, operation=operation)
 
 
-def finish(context: Context, container_id: str, *, volumes: bool) -> None:
-    """Do, or finish, a removal. Idempotent; also the journal's way onward after a crash."""
+def finish(context: Context, container_id: str, *, volumes: bool, operation: Operation | None = None) -> None:
+    """Do, or finish, a removal, and end its operation with the record. Idempotent; also the journal's way onward after
+    a crash."""
     container = context.table.peek(container_id)
     if container is None:
         return
@@ -75,6 +77,8 @@ def finish(context: Context, container_id: str, *, volumes: bool) -> None:
         raise
     with context.database.write() as connection:
         context.table.delete(connection, container_id)
+        if operation is not None:
+            operation.finish(connection)
     tell(context, container, "destroy")
     try:
         context.images.get(container.image)

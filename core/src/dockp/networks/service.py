@@ -58,6 +58,8 @@ _BRIDGE_NAME = "com.docker.network.bridge.name"
 _SECOND = 1_000_000_000
 _GRACE = 120 * _SECOND
 """An endpoint this young may belong to a container that is only about to start."""
+_CHECK_AGAIN = 2.0
+"""Seconds for which a network that was found in order is taken to be so."""
 _SWEEP_AFTER = 2 * _SECOND
 """By then the kernel has taken away the links of a sandbox that ended, so sweeping finds nothing left to wait for."""
 
@@ -122,6 +124,7 @@ class NetworkService:
         self._locks = locks
         self._living = living
         self.pool = SandboxPool()
+        self._checked: dict[str, float] = {}
         self.ports = PortService(database, self._driver, locks, living)
 
     # Networks.
@@ -306,6 +309,7 @@ class NetworkService:
                         return  # it was not going, but coming
             self._sweep(time.time_ns() + 1, network=record.id)
             driver.remove_network(record.for_driver())
+            self._checked.pop(record.id, None)
             with self._database.write() as connection:
                 store.delete_network(connection, record.id)
 
@@ -330,8 +334,9 @@ class NetworkService:
         Raises: NotFound for the network; InvalidArgument for a wish; Conflict when an address is taken or none is left.
         """
         wanted = wanted or WantedEndpoint()
-        if reference in PREDEFINED:
-            self.predefined(bridge=reference == "bridge")
+        found = self._place(container_id, self.get(reference))
+        if found is not None:
+            return found
         with self._database.write() as connection:
             network = self._find(connection, reference)
             mine = store.endpoints(connection, container=container_id)
@@ -339,6 +344,9 @@ class NetworkService:
                 if endpoint.network == network.id:
                     return endpoint
             return self._take_place(connection, network, container_id, name, wanted, mine)
+
+    def _place(self, container_id: str, network: NetworkRecord) -> EndpointRecord | None:
+        return next((place for place in self.endpoints(container_id) if place.network == network.id), None)
 
     def _take_place(
         self,
@@ -411,9 +419,19 @@ class NetworkService:
 
     def _join(self, network: NetworkRecord, endpoint: EndpointRecord, sandbox: int) -> None:
         driver = self._driver(network.driver)
+        if time.monotonic() > self._checked.get(network.id, 0.0):
+            self._check(network)
+        try:
+            driver.join(network.for_driver(), endpoint.for_driver(), sandbox)
+        except NotFound:  # somebody has just taken it off the host
+            self._check(network)
+            driver.join(network.for_driver(), endpoint.for_driver(), sandbox)
+
+    def _check(self, network: NetworkRecord) -> None:
+        """See that the network is on the host as it should be, though the host was restarted or its rules flushed."""
         with self._locks(f"network/{network.id}"):
-            driver.create_network(network.for_driver())
-        driver.join(network.for_driver(), endpoint.for_driver(), sandbox)
+            self._driver(network.driver).create_network(network.for_driver())
+        self._checked[network.id] = time.monotonic() + _CHECK_AGAIN
 
     def rename(self, container_id: str, name: str) -> None:
         """Note a container's new name."""

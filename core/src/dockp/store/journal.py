@@ -50,6 +50,7 @@ class Operation:
         self._journal = journal
         self._row = row
         self.payload = payload
+        self.finished = False
 
     def note(self, **more: Any) -> None:
         """Add facts that undo will need, before the side effect that makes them true."""
@@ -60,6 +61,7 @@ class Operation:
     def finish(self, connection: sqlite3.Connection) -> None:
         """End the operation in the caller's transaction, together with the record that makes it true."""
         connection.execute("DELETE FROM journal WHERE id = ?", (self._row,))
+        self.finished = True
 
 
 class Journal:
@@ -121,8 +123,9 @@ class Journal:
         except BaseException:
             self._back_out(row, kind, object_id, operation.payload)
             raise
-        with self.database.write() as connection:
-            operation.finish(connection)
+        if not operation.finished:
+            with self.database.write() as connection:
+                operation.finish(connection)
 
     def recover(self) -> int:
         """Undo what dead processes left half-done; how many operations that were. Cheap when there is nothing."""

@@ -122,10 +122,60 @@ class SnapshotService:
             driver raises.
         Crash: a half-made snapshot is removed by `reconcile`.
         """
-        with self._making(driver, parent, owner, options or {}, labels or {}) as snapshot:
+        with self.making(driver, parent, owner, options or {}, labels or {}) as snapshot:
             with self._database.write() as connection:
-                connection.execute("UPDATE snapshots SET state = 'ready' WHERE id = ?", (snapshot.id,))
+                self.complete(connection, snapshot)
             return snapshot
+
+    @contextlib.contextmanager
+    def making(
+        self,
+        driver: str,
+        parent: int | None,
+        owner: str | None,
+        options: Mapping[str, str],
+        labels: Mapping[str, str] | None = None,
+    ) -> Iterator[Snapshot]:
+        """As `prepare`, but the snapshot goes with an error of the body, whose last transaction calls `complete`."""
+        storage = self._drivers(driver)
+        maker = self._journal.owner
+        with self._database.write() as connection:
+            if parent is not None:
+                _check_parent(connection, driver, parent)
+            now = time.time()
+            id = connection.execute(
+                "INSERT INTO snapshots (driver, parent, kind, state, maker, owner, labels, created)"
+                " VALUES (?, ?, 'active', 'making', ?, ?, ?, ?)",
+                (driver, parent, maker, owner, json.dumps(dict(labels or {})), now),
+            ).lastrowid
+        assert id is not None
+        try:
+            with _faults(driver):
+                storage.create(str(id), None if parent is None else str(parent), options)
+            yield Snapshot(
+                id=id,
+                driver=driver,
+                parent=parent,
+                kind="active",
+                owner=owner,
+                chain_id=None,
+                size=None,
+                created=now,
+                labels=dict(labels or {}),
+            )
+        except BaseException:
+            # What cannot be freed now stays marked, and reconcile frees it; the first error is the one to report.
+            try:
+                with self._database.write() as connection:
+                    self._mark_removing(connection, id)
+                self._finish_removal(id, driver)
+            except DockpError as error:
+                _log.warning("snapshot %s of storage driver %s is left for later removal: %s", id, driver, error)
+            raise
+
+    def complete(self, connection: sqlite3.Connection, snapshot: Snapshot) -> None:
+        """Let a snapshot of `making` stay, in the caller's transaction."""
+        connection.execute("UPDATE snapshots SET state = 'ready' WHERE id = ?", (snapshot.id,))
 
     def build_layer(
         self, driver: str, chain_id: str, parent: int | None, fill: Callable[[Snapshot, StorageDriver], None]
@@ -139,7 +189,7 @@ class SnapshotService:
             found = self.layer(driver, chain_id)
             if found is not None:
                 return found
-            with self._making(driver, parent, None, {}, {}) as snapshot:
+            with self.making(driver, parent, None, {}, {}) as snapshot:
                 with _faults(driver):
                     fill(snapshot, self._drivers(driver))
                 return self._seal(snapshot, chain_id)
@@ -291,46 +341,6 @@ class SnapshotService:
         return Reconciled(removed=tuple(removed), missing=missing)
 
     # Inside
-
-    @contextlib.contextmanager
-    def _making(
-        self, driver: str, parent: int | None, owner: str | None, options: Mapping[str, str], labels: Mapping[str, str]
-    ) -> Iterator[Snapshot]:
-        storage = self._drivers(driver)
-        maker = self._journal.owner
-        with self._database.write() as connection:
-            if parent is not None:
-                _check_parent(connection, driver, parent)
-            now = time.time()
-            id = connection.execute(
-                "INSERT INTO snapshots (driver, parent, kind, state, maker, owner, labels, created)"
-                " VALUES (?, ?, 'active', 'making', ?, ?, ?, ?)",
-                (driver, parent, maker, owner, json.dumps(dict(labels)), now),
-            ).lastrowid
-        assert id is not None
-        try:
-            with _faults(driver):
-                storage.create(str(id), None if parent is None else str(parent), options)
-            yield Snapshot(
-                id=id,
-                driver=driver,
-                parent=parent,
-                kind="active",
-                owner=owner,
-                chain_id=None,
-                size=None,
-                created=now,
-                labels=dict(labels),
-            )
-        except BaseException:
-            # What cannot be freed now stays marked, and reconcile frees it; the first error is the one to report.
-            try:
-                with self._database.write() as connection:
-                    self._mark_removing(connection, id)
-                self._finish_removal(id, driver)
-            except DockpError as error:
-                _log.warning("snapshot %s of storage driver %s is left for later removal: %s", id, driver, error)
-            raise
 
     def _seal(self, snapshot: Snapshot, chain_id: str) -> Snapshot:
         storage = self._drivers(snapshot.driver)

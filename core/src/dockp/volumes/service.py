@@ -215,11 +215,12 @@ class VolumeService:
 
     def let_go(self, container: str, *, remove_anonymous: bool) -> None:
         """The container uses no volume any more; anonymous ones that nobody else uses are removed when asked."""
-        with self._database.write() as connection:
+        with self._database.read() as connection:
             rows = connection.execute("SELECT volume FROM volume_users WHERE container = ?", (container,)).fetchall()
-            if not remove_anonymous:
+        if rows and not remove_anonymous:
+            with self._database.write() as connection:
                 connection.execute("DELETE FROM volume_users WHERE container = ?", (container,))
-                return
+            return
         for row in rows:
             name = row["volume"]
             with self._locks(f"volume/{name}"):
