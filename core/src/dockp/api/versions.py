@@ -258,6 +258,7 @@ CHANGES: Final[tuple[Change, ...]] = (
     Change(operation="ContainerCreate", until=(1, 47), body=_no_image_mounts),
     Change(operation="ImageInspect", until=(1, 47), reply=_without("Descriptor", "Manifests")),
     Change(operation="ImageList", until=(1, 47), reply=_each(_without("Descriptor"))),
+    Change(operation="SystemDataUsage", until=(1, 47), reply=_each(_without("Descriptor"), at=("Images",))),
     Change(operation="ContainerInspect", until=(1, 47), reply=_without("ImageManifestDescriptor")),
     Change(operation="ContainerInspect", until=(1, 47), reply=_no_priority),
     Change(operation="ContainerList", until=(1, 47), reply=_each(_without("ImageManifestDescriptor"), _no_priority)),
@@ -296,6 +297,7 @@ CHANGES: Final[tuple[Change, ...]] = (
     Change(operation="ContainerCreate", until=(1, 42), body=_without("Annotations", at=("HostConfig",))),
     Change(operation="ContainerInspect", until=(1, 42), reply=_without("Annotations", at=("HostConfig",))),
     Change(operation="ImageList", until=(1, 42), reply=_each(_none_names)),
+    Change(operation="SystemDataUsage", until=(1, 42), reply=_each(_none_names, at=("Images",))),
     # 1.42
     _since("ContainerStop", (1, 42), "signal"),
     _since("ContainerRestart", (1, 42), "signal"),

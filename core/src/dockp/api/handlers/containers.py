@@ -77,7 +77,7 @@ async def top(request: Request) -> Reply:
 async def changes(request: Request) -> Reply:
     services = request.services
     rows = await services.run_long(services.engine.containers.changes, request.parameters["id"])
-    return Reply(document=list(rows) or None)
+    return Reply(document=list(rows))
 
 
 async def start(request: Request) -> Reply:

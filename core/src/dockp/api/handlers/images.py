@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
 from collections.abc import Callable, Sequence
 
 from dockp.api.handlers.progress import status_line, told
@@ -107,10 +107,15 @@ async def create(request: Request) -> Reply:
 
 
 async def _pull(request: Request) -> Reply:
+    from dockp.images.reference import parse
+
     services, query = request.services, request.query
     name, platform = query.text("fromImage").removesuffix(":"), query.text("platform")
     reference = _named(name, query.text("tag")) if query.text("tag") else name
-    if re.fullmatch("((docker.io/)?library/)?scratch(:.*)?", reference):
+    # Clients send docker.io/library/debootstrap, tag bookworm, for what their user called debootstrap:bookworm.
+    with contextlib.suppress(InvalidArgument):
+        reference = parse(reference).familiar
+    if reference.partition(":")[0] == "scratch":
         raise Forbidden("'scratch' is a reserved name")
 
     def work(progress: Progress, write: Callable[[Document], None]) -> None:
