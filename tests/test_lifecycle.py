@@ -75,7 +75,8 @@ def test_a_running_container_is_not_removed_unless_forced(dockp: Dockp) -> None:
     started(dockp)
     done = dockp("rm", "box")
     assert done.returncode == 1
-    assert "container is running: stop the container before removing or force remove" in done.stderr
+    stop_first = "container is running: stop the container before removing or force remove"
+    assert (stop_first if dockp.kind != "dockerd" else "force remove") in done.stderr  # older ones say it otherwise
     dockp.ok("rm", "-f", "box")
     assert dockp("rm", "box").returncode == 1
 
@@ -103,7 +104,8 @@ def test_exec_runs_beside_with_its_own_settings(dockp: Dockp) -> None:
     out = dockp.ok("exec", "-e", "B=exec", "-u", "user", "-w", "/tmp", "box", "sh", "-c", 'echo "$A $B $(id -u) $PWD"')
     assert out == "container exec 1000 /tmp"
     assert dockp("exec", "box", "sh", "-c", "exit 5").returncode == 5
-    assert dockp("exec", "box", "nosuch").returncode == 127
+    # Before Docker 26 every failure to start was 126.
+    assert dockp("exec", "box", "nosuch").returncode in ((126, 127) if dockp.kind == "dockerd" else (127,))
     assert dockp("exec", "box", "/etc/passwd").returncode == 126
     assert dockp("exec", "-i", "box", "cat", input="through").stdout == "through"
     dockp.ok("exec", "-d", "box", "sh", "-c", "echo later > /tmp/later")
@@ -129,7 +131,7 @@ def test_ps_filters_and_formats(dockp: Dockp) -> None:
     assert dockp.ok("ps", "-a", "-f", "status=created", "--format", "{{.Names}}") == "two"
     assert dockp.ok("ps", "-a", "-f", "name=tw", "-q") == dockp.ok("ps", "-lq")
     assert dockp.ok("ps", "-aq", "-f", "ancestor=busybox").count("\n") == 1
-    assert "invalid filter" in dockp("ps", "-f", "nosuch=1").stderr
+    assert "invalid filter" in dockp("ps", "-f", "nosuch=1").stderr.lower()
 
 
 def test_a_failed_start_leaves_the_container_and_says_why(dockp: Dockp) -> None:
@@ -143,6 +145,7 @@ def test_a_failed_start_leaves_the_container_and_says_why(dockp: Dockp) -> None:
     assert dockp("start", "broken").returncode == 1
 
 
+@pytest.mark.own
 def test_rm_of_one_that_dies_alone_happens_without_any_command(dockp: Dockp) -> None:
     dockp.ok("run", "-d", "--rm", "--name", "brief", "busybox", "sleep", "0.3")
     directory = dockp.exec_root / "containers"
@@ -180,6 +183,7 @@ def test_the_container_outlives_its_command_and_logs_go_on(dockp: Dockp) -> None
     assert dockp.ok("logs", "survivor").split() == ["1", "2", "3", "4", "5", "6"]
 
 
+@pytest.mark.own
 def test_a_killed_shim_takes_its_container_and_is_cleaned_up_after(dockp: Dockp) -> None:
     started(dockp)
     pid = dockp.inspect("box")["State"]["Pid"]
@@ -195,6 +199,7 @@ def _parent(pid: int) -> int:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.own
 @pytest.mark.parametrize("driver", ["overlay2", "vfs"])
 def test_drivers_work_side_by_side(dockp: Dockp, driver: str) -> None:
     dockp.ok("run", "-d", "--name", "box", "--network", "none", "--storage-driver", driver, "busybox", "sleep", "60")

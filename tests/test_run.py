@@ -365,6 +365,7 @@ def test_inspect_has_dockers_shape(dockp: Dockp) -> None:
     assert json.loads(dockp.ok("inspect", "-f", "{{json .Config.Cmd}}", "shape")) == ["sleep", "60"]
 
 
+@pytest.mark.embedded
 def test_the_default_bridge_is_made_as_configured(fresh: Dockp) -> None:
     fresh.add_image("busybox", image_tar("busybox"))
     script = "ip -o -4 a show eth0; cat /sys/class/net/eth0/mtu"

@@ -125,6 +125,10 @@ class Hijack(Request):
     tty: bool | None = None
     ask_tty: Call[bool] | None = None
 
+    def told_tty(self, answer: Answer, version: tuple[int, int]) -> bool | None:
+        """What the answer says about the terminal: since version 1.42 streams are named by their kind."""
+        return None if version < (1, 42) else "multiplexed" not in answer.headers.get("content-type", "")
+
 
 class Decoder(Generic[T]):
     """Takes a stream of bytes apart, however it is cut."""
@@ -174,6 +178,16 @@ def read_version(text: str) -> tuple[int, int]:
     if not (major.isdigit() and minor.isdigit()):
         raise InvalidArgument(f'invalid API version "{text}"')
     return int(major), int(minor)
+
+
+def agreed(headers: Mapping[str, str]) -> tuple[int, int]:
+    """The API version to use with a server that answered a ping with ``headers``. Raises: InvalidArgument."""
+    theirs = read_version(headers.get("api-version") or "1.24")
+    if theirs < OLDEST:
+        raise InvalidArgument(
+            f"the server speaks API version {theirs[0]}.{theirs[1]}; the oldest supported is {OLDEST[0]}.{OLDEST[1]}"
+        )
+    return min(theirs, NEWEST)
 
 
 def _text(value: object) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from dockp.containers.running import run
-from dockp.interface import Document, Progress, WaitResult
+from dockp.interface import Created, Document, Progress, WaitResult
 from dockp.remote import verbs
 from dockp.remote.calls import (
     NEWEST,
-    OLDEST,
     Answer,
     Call,
     Decoder,
@@ -23,17 +22,19 @@ from dockp.remote.calls import (
     JsonLines,
     Request,
     Work,
+    agreed,
     read_version,
 )
 from dockp.remote.endpoint import Endpoint
 from dockp.remote.errors import error_of
 from dockp.remote.links import Link, bridge
 from dockp.remote.stream import RemoteStream
-from dockp.spi.errors import DockpError, InvalidArgument
+from dockp.spi.errors import DockpError
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from dockp.containers.model import CreateRequest
     from dockp.spi.logs import LogEntry
 
 P = ParamSpec("P")
@@ -131,8 +132,8 @@ class RemoteEngine:
             answer = link.hijack(request, version)
             if answer.status not in (101, 200):
                 raise _refusal(link, answer, request)
-            if request.detach_keys and tty is None and version >= (1, 42):
-                tty = "multiplexed" not in answer.headers.get("content-type", "")
+            if request.detach_keys and tty is None:
+                tty = request.told_tty(answer, version)
             if request.detach_keys and tty is None and request.ask_tty is not None:
                 tty = self.call(request.ask_tty)
         except BaseException:
@@ -183,16 +184,6 @@ class RemoteEngine:
 
 def _refusal(link: Link, answer: Answer, request: Request) -> DockpError:
     return error_of(answer.status, answer.headers, link.read_all(), starting=request.starting)
-
-
-def agreed(headers: Any) -> tuple[int, int]:
-    """The API version to use with a server that answered a ping with ``headers``. Raises: InvalidArgument."""
-    theirs = read_version(headers.get("api-version") or "1.24")
-    if theirs < OLDEST:
-        raise InvalidArgument(
-            f"the server speaks API version {theirs[0]}.{theirs[1]}; the oldest supported is {OLDEST[0]}.{OLDEST[1]}"
-        )
-    return min(theirs, NEWEST)
 
 
 class _Body(io.RawIOBase):
@@ -255,7 +246,6 @@ def _work(describe: Callable[P, Work[T]]) -> Callable[Concatenate[Any, P], T]:
 
 
 class Containers(_Noun):
-    create = _verb(verbs.create)
     start = _verb(verbs.start)
     resize = _verb(verbs.resize)
     wait = _verb(verbs.wait)
@@ -284,6 +274,11 @@ class Containers(_Noun):
     def __init__(self, engine: RemoteEngine) -> None:
         super().__init__(engine)
         self._exec_keys: dict[str, str] = {}
+
+    def create(self, request: CreateRequest) -> Created:
+        if request.host.storage_driver:
+            verbs.check_own(self._engine.call(verbs.version()), "choosing a storage driver")
+        return self._engine.call(verbs.create(request))
 
     def begin_wait(self, ref: str, condition: str = "not-running") -> Callable[[], WaitResult]:
         return self._engine.begin(verbs.wait(ref, condition))

@@ -127,16 +127,19 @@ def _connect(endpoint: Endpoint) -> socket.socket:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection if endpoint.tls is None else _secure(connection, endpoint.tls, address.name)
-    except PermissionError:
-        raise Unavailable(
-            f"permission denied while trying to connect to the Docker daemon socket at {endpoint.host}"
-        ) from None
     except OSError as error:
-        if type(error).__module__ == "ssl":
-            raise Unavailable(f"error during connect: {endpoint.host}: {error}") from None
-        raise Unavailable(
-            f"Cannot connect to the Docker daemon at {endpoint.host}. Is the docker daemon running?"
-        ) from None
+        raise unreachable(endpoint, error) from None
+
+
+def unreachable(endpoint: Endpoint, error: OSError) -> Unavailable:
+    """What is said about a connection that could not be made; Docker's words, since tools match on them."""
+    if isinstance(error, PermissionError):
+        return Unavailable(f"permission denied while trying to connect to the Docker daemon socket at {endpoint.host}")
+    if type(error).__module__ == "ssl":
+        return Unavailable(f"error during connect: {endpoint.host}: {error}")
+    if endpoint.address.scheme == "ssh":
+        return Unavailable(f"error during connect: {endpoint.host}: cannot run ssh: {error.strerror}")
+    return Unavailable(f"Cannot connect to the Docker daemon at {endpoint.host}. Is the docker daemon running?")
 
 
 def _connect_unix(path: str) -> socket.socket:
@@ -172,9 +175,9 @@ def _connect_ssh(endpoint: Endpoint, address: Address) -> socket.socket:
         subprocess.Popen(
             ssh_command(endpoint, address), stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
         )
-    except FileNotFoundError:
+    except OSError:
         ours.close()
-        raise Unavailable(f"error during connect: {endpoint.host}: the command ssh is not there") from None
+        raise
     finally:
         theirs.close()
     return ours

@@ -14,7 +14,7 @@ from dockp.interface import Created, Document, Filters, Progress, Top, WaitResul
 from dockp.jsonmodel import to_json
 from dockp.keys import parse_detach_keys
 from dockp.remote.calls import Answer, Call, Download, Hijack, Items, JsonLines, Work, quoted
-from dockp.spi.errors import SystemFault
+from dockp.spi.errors import NotImplemented, SystemFault
 
 if TYPE_CHECKING:
     from dockp.containers.model import Config, CreateRequest, ExecConfig, UpdateRequest
@@ -73,6 +73,13 @@ def _moment(nanoseconds: int | None) -> str:
 
 def ping() -> Call[Mapping[str, str]]:
     return Call(method="HEAD", path="/_ping", timeless=True, read=lambda answer: answer.headers)
+
+
+def check_own(version: Document, what: str) -> None:
+    """Raises: NotImplemented when the server of ``GET /version`` is another, which would pass over ``what`` in silence."""
+    name = (version.get("Platform") or {}).get("Name") or "the server"
+    if not name.startswith("dockp"):
+        raise NotImplemented(f"{what} is dockp's own, and {name} does not know it")
 
 
 # Containers
