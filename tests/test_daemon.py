@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import Daemon, Dockp, processes_naming, wait_for
+from harness import Daemon, Dockp, image_tar, processes_naming, wait_for
+
+pytestmark = pytest.mark.embedded  # each test has a daemon of its own
 
 
 @pytest.fixture
@@ -83,6 +85,16 @@ def test_two_daemons_on_roots_of_their_own_live_side_by_side(daemon: Daemon, fre
         assert ask(second.socket) == ask(daemon.socket) == b"OK"
         ours = json.loads(ask(second.socket, "/info"))
         assert ours["DockerRootDir"] == str(fresh.data_root)
+        fresh.add_image("busybox", image_tar("busybox"))
+        serve = "while echo $WHO | nc -l -p 80; do :; done"
+        for number, one in enumerate((daemon, second)):
+            words = ("-d", "-p", f"127.0.0.1:{8081 + number}:80", "-e", f"WHO={number}", "busybox", "sh", "-c", serve)
+            done = one.docker("run", *words)
+            assert done.returncode == 0, done.stderr
+        for number in range(2):
+            with socket.create_connection(("127.0.0.1", 8081 + number), 5) as client:
+                assert client.recv(16) == b"%d\n" % number
+        daemon.dockp.clear()
 
 
 def test_the_socket_of_a_living_daemon_is_not_taken(daemon: Daemon, fresh: Dockp) -> None:
@@ -142,6 +154,10 @@ def test_sighup_takes_new_values_from_the_file(dockp: Dockp, tmp_path: Path) -> 
         assert info["Debug"] is True
         assert 'level=debug msg="GET /info: 200"' in daemon.log
         assert "mtu changes when the daemon starts again" in daemon.log
+        told = daemon.docker(
+            "events", "--since=1m", "--until=0s", "--filter=event=reload", "--format={{json .}}"
+        ).stdout
+        assert json.loads(told)["Actor"]["Attributes"]["labels"] == '["a=2", "b=3"]'
         file.write_text('{"nonsense": 1}')
         os.kill(daemon.pid, signal.SIGHUP)
         wait_for(lambda: "match any configuration option: nonsense" in daemon.log, "what is wrong is said")

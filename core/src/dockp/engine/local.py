@@ -70,8 +70,9 @@ class LocalEngine:
         self.close()
 
     def reconfigure(self, config: Config) -> None:
-        """From now on use ``config``. Roots, drivers and networks stay as they were opened."""
+        """From now on use ``config``, and tell so. Roots, drivers and networks stay as they were opened."""
         self.config = self._context.config = config
+        self.system.tell_reloaded()
 
     def close(self) -> None:
         """Let go of everything this process holds. Containers go on."""

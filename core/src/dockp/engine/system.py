@@ -153,6 +153,20 @@ class LocalSystem:
             "DockpPlugins": plugins,
         }
 
+    def tell_reloaded(self) -> None:
+        """The event that follows new settings."""
+        import json
+
+        config = self._context.config
+        lists = {
+            "labels": config.labels,
+            "registry-mirrors": config.registry_mirrors,
+            "insecure-registries": config.insecure_registries,
+        }
+        attributes = {"name": os.uname().nodename, "debug": str(config.debug).lower(), "live-restore": "true"}
+        attributes |= {name: json.dumps(list(values)) for name, values in lists.items()}
+        self._context.events.emit("daemon", "reload", self._id(), attributes)
+
     def container_states(self) -> Mapping[str, int]:
         """How many containers are running, paused and stopped."""
         containers = self._context.table.all()
