@@ -76,7 +76,7 @@ def ping() -> Call[Mapping[str, str]]:
 
 
 def check_own(version: Document, what: str) -> None:
-    """Raises: NotImplemented when the server of ``GET /version`` is another, which would pass over ``what`` in silence."""
+    """Raises: NotImplemented when the server of ``GET /version`` is another, which would pass over it in silence."""
     name = (version.get("Platform") or {}).get("Name") or "the server"
     if not name.startswith("dockp"):
         raise NotImplemented(f"{what} is dockp's own, and {name} does not know it")
