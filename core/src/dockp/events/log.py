@@ -139,15 +139,13 @@ class Follower:
         from dockp.linux.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
 
         self._path = path
-        self._mask = IN_MODIFY | IN_CREATE | IN_MOVED_TO
         self._held = b""
         self._files: list[int] = []
-        self._seen = (0, 0)
         self._inotify = Inotify() if watched else None
         try:
             if self._inotify is not None:
                 # Watched before it is opened: what comes in between is read anyhow, and once.
-                self._inotify.add(os.path.dirname(path), self._mask)
+                self._inotify.add(os.path.dirname(path), IN_MODIFY | IN_CREATE | IN_MOVED_TO)
             self._open(earlier=past)
             if not past:
                 os.lseek(self._files[-1], 0, os.SEEK_END)
@@ -203,10 +201,14 @@ class Follower:
         return events
 
     def _rotated(self) -> bool:
-        try:
-            return not os.path.samestat(os.fstat(self._files[-1]), os.stat(self._path))
-        except FileNotFoundError:
-            return False  # renamed; the next is not there before somebody has something to write
+        """Whether there is a newer file than the one that is read."""
+        mine = os.fstat(self._files[-1])
+        for path in (self._path, self._path + ".1"):
+            try:
+                return not os.path.samestat(mine, os.stat(path))
+            except FileNotFoundError:
+                continue  # set aside just now: the next is made by whoever has something to write
+        return False
 
     def _open(self, *, earlier: bool) -> None:
         """Open the current file, and before it, where ``earlier`` asks for that, the one set aside."""
