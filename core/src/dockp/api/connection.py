@@ -446,11 +446,13 @@ class _BodySource(io.RawIOBase):
 
 
 def _parse(target: str) -> tuple[str, Version, Query]:
-    """Path without version, version, query. Raises: InvalidArgument for a version that is not served."""
+    """Path without version, version, query. Raises: InvalidArgument, also for a version that is not served."""
     if not target.startswith("/") and "://" in target:  # the absolute form that proxies use
         target = "/" + target.partition("://")[2].partition("/")[2]
     path, _, query = target.partition("?")
     path = unquote(path)
+    if "\0" in path or "%00" in query:  # no name and no argument can have one
+        raise InvalidArgument("invalid URL: it has a zero byte")
     version = NEWEST
     if match := _VERSIONED.fullmatch(path):
         text, path = match.groups()

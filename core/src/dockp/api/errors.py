@@ -54,7 +54,8 @@ def reply(error: BaseException) -> Reply:
 def message(error: BaseException) -> str:
     """One line about ``error`` for a client."""
     if isinstance(error, errors.DockpError):
-        return str(error) or type(error).__name__
+        # What a client sent may be quoted in it, line ends and all.
+        return " ".join(str(error).split("\n")) or type(error).__name__
     _log.error("a request failed", exc_info=error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror.lower()}: {error.filename}" if error.filename else error.strerror.lower()
