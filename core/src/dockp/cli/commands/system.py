@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,8 +34,10 @@ def info(app: App, values: Values) -> None:
 
 def _client(app: App) -> Iterable[str]:
     from dockp import __version__
+    from dockp.cli.hosts import choose
 
     yield f"Version:    {__version__}"
+    yield f"Context:    {choose(app.flags, os.environ).context}"
     yield f"Debug Mode: {_go_bool(app.debug)}"
 
 
@@ -126,31 +130,85 @@ def _drivers(documents: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def version(app: App, values: Values) -> None:
-    from dockp import __version__
+    from dockp.spi.errors import DockpError
 
-    client = {
+    server: Mapping[str, Any] | None = None
+    failure: DockpError | None = None
+    try:
+        server = app.engine.system.version()
+    except DockpError as error:
+        failure = error  # what the client is can be told all the same
+    client = _client_version(app, server or {})
+    if values["format"]:
+        write_document({"Client": client, "Server": server}, values["format"])
+    else:
+        _section("Client:", _rows(client))
+        if server is not None:
+            _print_server(server)
+    if failure is not None:
+        raise failure
+
+
+def _client_version(app: App, server: Mapping[str, Any]) -> dict[str, str]:
+    from dockp import __version__
+    from dockp.cli.hosts import choose
+    from dockp.remote.calls import NEWEST, read_version
+
+    newest = f"{NEWEST[0]}.{NEWEST[1]}"
+    used = os.environ.get("DOCKER_API_VERSION") or server.get("ApiVersion") or newest
+    return {
         "Version": __version__,
+        "ApiVersion": newest if read_version(used) >= NEWEST else used,
+        "DefaultAPIVersion": newest,
         "PythonVersion": platform.python_version(),
         "Os": sys.platform,
         "Arch": _architecture(),
+        "Context": choose(app.flags, os.environ).context,
     }
-    server = app.engine.system.version()
-    if values["format"]:
-        write_document({"Client": client, "Server": server}, values["format"])
-        return
-    _section(
-        "Client:", [("Version", __version__), ("Python version", client["PythonVersion"]), ("OS/Arch", _of(client))]
-    )
-    print()
-    print(f"Server: {(server.get('Platform') or {}).get('Name', '')}".rstrip())
+
+
+def _print_server(server: Mapping[str, Any]) -> None:
+    print(f"\nServer: {(server.get('Platform') or {}).get('Name', '')}".rstrip())
     for component in server.get("Components") or ():
-        rows = [("Version", str(component["Version"]))]
-        rows += sorted((key, str(value)) for key, value in (component.get("Details") or {}).items())
-        _section(f" {component['Name']}:", rows, "  ")
+        details = {"Version": str(component["Version"]), **(component.get("Details") or {})}
+        _section(f" {component['Name']}:", _rows(details), "  ")
 
 
-def _of(client: Mapping[str, str]) -> str:
-    return f"{client['Os']}/{client['Arch']}"
+_TITLES = {
+    "Version": "Version",
+    "ApiVersion": "API version",
+    "GoVersion": "Go version",
+    "PythonVersion": "Python version",
+    "GitCommit": "Git commit",
+    "BuildTime": "Built",
+    "OS/Arch": "OS/Arch",
+    "Experimental": "Experimental",
+    "Context": "Context",
+}
+"""The rows of an engine or a client, in Docker's order; other components show their details by their own names."""
+
+
+def _rows(details: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What is known of a client or a component, as Docker shows it."""
+    if "Os" not in details:
+        version = [("Version", details["Version"])]
+        return version + sorted((name, str(value)) for name, value in details.items() if name != "Version")
+    shown = {**details, "OS/Arch": f"{details['Os']}/{details.get('Arch', '')}"}
+    if details.get("MinAPIVersion"):
+        shown["ApiVersion"] += f" (minimum version {details['MinAPIVersion']})"
+    elif details.get("DefaultAPIVersion", details.get("ApiVersion")) != details.get("ApiVersion"):
+        shown["ApiVersion"] += f" (downgraded from {details['DefaultAPIVersion']})"
+    if details.get("BuildTime"):
+        shown["BuildTime"] = _built(details["BuildTime"])
+    return [(title, str(shown[name])) for name, title in _TITLES.items() if name in shown]
+
+
+def _built(stamp: str) -> str:
+    """``2026-05-07T21:09:36.000000000+00:00`` as C's asctime writes it; other texts as they are."""
+    try:
+        return time.asctime(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return stamp
 
 
 def _architecture() -> str:
