@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SHORT_THREADS = 32
+SHORT_THREADS = 16
 LONG_THREADS = 256
 _IDLE = 10.0
 """Seconds after which a thread without work ends."""

@@ -42,7 +42,7 @@ def stats(context: Context, container: Container, *, stream: bool, one_shot: boo
         if sample["read"] != _NEVER and not one_shot:
             time.sleep(_INTERVAL)
             with contextlib.suppress(NotFound):
-                sample = _following(sample, _sample(context, _now(context, container)))
+                sample = following(sample, _sample(context, _now(context, container)))
         yield sample
         return
     while True:
@@ -52,7 +52,7 @@ def stats(context: Context, container: Container, *, stream: bool, one_shot: boo
             container = _now(context, container)
         except NotFound:
             return
-        sample = _following(sample, _sample(context, container))
+        sample = following(sample, _sample(context, container))
 
 
 def _now(context: Context, container: Container) -> Container:
@@ -62,7 +62,7 @@ def _now(context: Context, container: Container) -> Container:
     return settling.refresh(context, current)
 
 
-def _following(before: Document, sample: Document) -> Document:
+def following(before: Document, sample: Document) -> Document:
     """``sample`` with what the one before it counted, for rates."""
     return {**sample, "preread": before["read"], "precpu_stats": before["cpu_stats"]}
 

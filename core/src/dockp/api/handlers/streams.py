@@ -12,9 +12,10 @@ from typing import Any
 from dockp.api.handlers.logs import Framing, followed
 from dockp.api.messages import Hijack, RawConnection, Reply, Request, moment
 from dockp.api.websocket import serve_websocket, upgrade
-from dockp.interface import WaitResult
+from dockp.containers.stats import following
+from dockp.interface import Document, WaitResult
 from dockp.keys import parse_detach_keys
-from dockp.spi.errors import InvalidArgument, StartFailure
+from dockp.spi.errors import InvalidArgument, NotFound, StartFailure
 from dockp.supervisor.client import ClientSocket
 
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -198,20 +199,29 @@ async def begun(content: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, N
 
 
 async def stats(request: Request) -> Reply:
-    services, query = request.services, request.query
-    stream = query.flag("stream", True)
-    one_shot = query.flag("one-shot")
+    services, query, ref = request.services, request.query, request.parameters["id"]
+    containers = services.engine.containers
+    stream, one_shot = query.flag("stream", True), query.flag("one-shot")
     if stream and one_shot:
         raise InvalidArgument("cannot have stream=true and one-shot=true")
-    found = await services.run_long(
-        services.engine.containers.stats, request.parameters["id"], stream=stream, one_shot=one_shot
-    )
+    if not stream:
+        document = await services.run_long(lambda: next(iter(containers.stats(ref, stream=False, one_shot=one_shot))))
+        return Reply(document=document)
+
+    def sample(which: str) -> Document:
+        return next(iter(containers.stats(which, stream=False, one_shot=True)))
 
     async def body() -> AsyncGenerator[bytes, None]:
-        async with contextlib.aclosing(services.items(found)) as documents:
-            yield b""
-            async for document in documents:
-                yield json.dumps(document).encode() + b"\n"
+        # The pause is made here, so that no thread spends it.
+        document = await services.run(sample, ref)
+        yield b""
+        while True:
+            yield json.dumps(document).encode() + b"\n"
+            await asyncio.sleep(1.0)
+            try:
+                document = following(document, await services.run(sample, document["id"]))
+            except NotFound:
+                return
 
     return Reply(content=await begun(body()))
 
