@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,13 @@ _BUSY_SECONDS = 60.0
 """How long a writer queues behind others: 50 commands at once must all get their turn."""
 
 
+class _Connection(sqlite3.Connection):
+    """One that can be referred to weakly, and closes when nobody has it any more."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Database:
     """``path`` is the file; ``schemas`` are ``CREATE TABLE IF NOT EXISTS`` scripts. Opens lazily, once a thread."""
 
@@ -31,7 +39,8 @@ class Database:
         self._schemas = schemas
         self._local = threading.local()
         self._ready = False
-        self._connections: list[sqlite3.Connection] = []
+        # Of threads that live: a thread's own reference is the last, and goes with it.
+        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         self._guard = threading.Lock()
 
     @contextlib.contextmanager
@@ -72,25 +81,30 @@ class Database:
     def close(self) -> None:
         """Close every thread's connection. The object can be used again afterwards."""
         with self._guard:
-            for connection in self._connections:
+            for connection in list(self._connections):
                 connection.close()
             self._connections.clear()
             self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection: _Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._open()
             self._local.connection = connection
             with self._guard:
-                self._connections.append(connection)
+                self._connections.add(connection)
         return connection
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> _Connection:
         # Connections stay in their thread; only close() touches them from another, hence check_same_thread=False.
         # isolation_level=None: transactions begin where this module says so, nowhere else.
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            self._path,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            factory=_Connection,
         )
         connection.row_factory = sqlite3.Row
         try:
