@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, fields
 
@@ -28,6 +28,9 @@ def update(context: Context, container: Container, request: UpdateRequest) -> Se
 
     if request.restart_policy is not None:
         check_restart(request.restart_policy)
+    alone = _wanted(request)
+    alone.pop("memory_swap", None)  # it may go with the memory limit that the container has
+    limits.check(evolve(HostConfig(), **alone))
     if request.cpu_realtime_period or request.cpu_realtime_runtime:
         raise NotImplemented("--cpu-rt-*: this needs a realtime-group kernel")
     with context.exclusive(container.id):
@@ -54,10 +57,7 @@ def update(context: Context, container: Container, request: UpdateRequest) -> Se
 
 def merged(host: HostConfig, request: UpdateRequest) -> HostConfig:
     """``host`` with what ``request`` changes. Raises: Conflict, InvalidArgument."""
-    wanted = {name: getattr(request, name) for name in _LIMITS if getattr(request, name)}
-    if request.oom_kill_disable is not None:
-        wanted["oom_kill_disable"] = request.oom_kill_disable
-    limits.check(evolve(HostConfig(), **{name: value for name, value in wanted.items() if name != "memory_swap"}))
+    wanted = _wanted(request)
     if request.nano_cpus and host.cpu_period:
         raise Conflict("Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set")
     if request.nano_cpus and host.cpu_quota:
@@ -78,6 +78,14 @@ def merged(host: HostConfig, request: UpdateRequest) -> HostConfig:
     result: HostConfig = evolve(host, **wanted)
     limits.check(result)
     return result
+
+
+def _wanted(request: UpdateRequest) -> dict[str, Any]:
+    """The limits that a request names."""
+    wanted = {name: getattr(request, name) for name in _LIMITS if getattr(request, name)}
+    if request.oom_kill_disable is not None:
+        wanted["oom_kill_disable"] = request.oom_kill_disable
+    return wanted
 
 
 def _apply(context: Context, container: Container, host: HostConfig) -> Sequence[str]:
