@@ -122,7 +122,7 @@ class Served:
         self._process.stdin.close()
         self._process.wait(20)
         self._log.close()
-        for root in Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
+        for root in (found for pattern in ("", "*/") for found in Path("/sys/fs/cgroup").glob(pattern + self.cgroup)):
             for directory in sorted(root.rglob("*/"), key=lambda path: -len(path.parts)):
                 directory.rmdir()
             root.rmdir()

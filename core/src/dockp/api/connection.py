@@ -310,7 +310,8 @@ class Connection(asyncio.Protocol):
     async def _send(self, method: str, reply: Reply) -> None:
         content = reply.content
         if reply.document is not None:
-            content = json.dumps(reply.document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            text = json.dumps(reply.document, ensure_ascii=False, separators=(",", ":"))
+            content = text.encode(errors="replace") + b"\n"
         bare = reply.status in (204, 304)
         headers = [
             *self._server.headers,
