@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 
 import pytest
-from harness import Dockp
+from harness import Dockp, wait_for
 
 import dockp as package
 from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig
@@ -76,3 +80,24 @@ def test_logs_are_read_back(engine: LocalEngine) -> None:
     entries = list(engine.containers.logs(result.id))
     assert {(entry.stream, entry.data) for entry in entries} == {("stdout", b"one\n"), ("stderr", b"two\n")}
     engine.containers.remove(result.id)
+
+
+def test_an_engine_that_stays_has_a_zygote_again_and_again(dockp: Dockp, engine: LocalEngine) -> None:
+    place = dockp.exec_root / "zygote.sock"
+
+    def zygote() -> int:
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(place))
+                return struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        except OSError:
+            return 0
+
+    with engine.keep_warm():
+        first = wait_for(zygote, "a zygote listens")
+        assert engine.containers.run("busybox", ["echo", "one"]).stdout == b"one\n"
+        os.kill(first, signal.SIGKILL)
+        assert engine.containers.run("busybox", ["echo", "two"], network="none").stdout == b"two\n"
+        wait_for(lambda: zygote() not in (0, first), "another listens")
+        assert engine.containers.run("busybox", ["echo", "three"]).stdout == b"three\n"
+    wait_for(lambda: not place.exists(), "it ends with its keeper")

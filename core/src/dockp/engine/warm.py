@@ -26,12 +26,12 @@ _FIRST_REST, _LAST_REST = 0.1, 60.0
 
 
 class Warm:
-    """See `dockp.engine.LocalEngine.keep_warm`. Ends with `close`."""
+    """See `dockp.engine.LocalEngine.keep_warm`. Gets ready in the background, and ends with `close`."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._end, self._ended = os.pipe2(os.O_CLOEXEC)
-        self._zygote = self._start_zygote()
+        self._zygote: socket.socket | None = None
         self._thread = threading.Thread(target=self._watch, name="zygote", daemon=True)
         self._thread.start()
         context.networks.pool.keep_filled()
@@ -67,6 +67,7 @@ class Warm:
 
     def _watch(self) -> None:
         """Start a zygote whenever there is none, with longer and longer rests while that does not help."""
+        self._zygote = self._start_zygote()
         rest = _FIRST_REST
         while True:
             poll = select.poll()
