@@ -100,17 +100,9 @@ class RemoteEngine:
         return end
 
     def items(self, request: Items[T]) -> Iterator[T]:
-        """Ask at once, and give item by item. Closing the iterator closes the connection."""
+        """Ask at once, and give item by item. The iterator's ``close``, by any thread, ends it."""
         link, answer = self._ask(request)
-        return self._items(link, request.decoder(answer))
-
-    def _items(self, link: Link, decoder: Decoder[T]) -> Iterator[T]:
-        try:
-            while piece := link.read():
-                yield from decoder.feed(piece)
-            yield from decoder.end()
-        finally:
-            link.close()
+        return _Items(link, request.decoder(answer))
 
     def download(self, request: Download[T]) -> tuple[BinaryIO, T]:
         link, answer = self._ask(request)
@@ -120,7 +112,7 @@ class RemoteEngine:
     def work(self, request: Work[T]) -> T:
         link, answer = self._ask(request)
         said: list[Any] = []
-        for message in self._items(link, JsonLines(answer)):
+        for message in _Items(link, JsonLines(answer)):
             request.hear(message, said)
         return request.result(said)
 
@@ -186,6 +178,37 @@ def _refusal(link: Link, answer: Answer, request: Request) -> DockpError:
     return error_of(answer.status, answer.headers, link.read_all(), starting=request.starting)
 
 
+class _Items(Iterator[T]):
+    """A stream of items. `close` may be called by another thread, which a generator would not allow."""
+
+    def __init__(self, link: Link, decoder: Decoder[T]) -> None:
+        self._link = link
+        self._decoder = decoder
+        self._closed = False
+        self._items = self._read()
+
+    def __next__(self) -> T:
+        return next(self._items)
+
+    def close(self) -> None:
+        self._closed = True
+        self._link.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _read(self) -> Iterator[T]:
+        try:
+            while piece := self._link.read():
+                yield from self._decoder.feed(piece)
+            yield from self._decoder.end()
+        except (DockpError, OSError):
+            if not self._closed:
+                raise
+        finally:
+            self._link.close()
+
+
 class _Body(io.RawIOBase):
     """An answer's body as a file."""
 
@@ -224,7 +247,7 @@ def _verb(describe: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], T]:
     return method
 
 
-def _items(describe: Callable[P, Items[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
+def _stream(describe: Callable[P, Items[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
     def method(noun: _Noun, /, *args: P.args, **named: P.kwargs) -> Iterator[T]:
         return noun._engine.items(describe(*args, **named))
 
@@ -261,7 +284,7 @@ class Containers(_Noun):
     top = _verb(verbs.top)
     exec_inspect = _verb(verbs.exec_inspect)
     exec_resize = _verb(verbs.exec_resize)
-    stats = _items(verbs.stats)
+    stats = _stream(verbs.stats)
     changes = _verb(verbs.changes)
     export = _file(verbs.export)
     archive_stat = _verb(verbs.archive_stat)
@@ -364,7 +387,7 @@ class Networks(_Noun):
 class System(_Noun):
     info = _verb(verbs.info)
     version = _verb(verbs.version)
-    events = _items(verbs.events)
+    events = _stream(verbs.events)
     disk_usage = _verb(verbs.disk_usage)
     plugins = _verb(verbs.plugins)
     problems = _verb(verbs.problems)
