@@ -32,6 +32,7 @@ from dockp.spi.runtime import RuntimeFailure
 
 if TYPE_CHECKING:
     from dockp.containers.model import Config, UpdateRequest
+    from dockp.events.log import Follower
     from dockp.supervisor.client import ClientSocket, ShimClient
 
 _LONGEST_LOOK = 5.0
@@ -99,41 +100,61 @@ class ContainerService:
             shim.unpause()
 
     def wait(self, ref: str, condition: str = "not-running") -> WaitResult:
+        return self.begin_wait(ref, condition)()
+
+    def begin_wait(self, ref: str, condition: str = "not-running") -> Callable[[], WaitResult]:
         _check_condition(condition)
         container = self._find(ref)
         if self._context.watcher is not None:
-            return self._context.watcher.begin_wait(container.id, condition)()
-        if not container.active:
-            if condition == "next-exit":
-                return self._next_exit(container)
-            if condition == "removed":
-                self._until_removed(container)
-            return WaitResult(exit_code=container.task.exit_code)
-        shim = self._context.take_client(container.id) or self._context.supervisor.connect(container.id)
-        with contextlib.closing(shim):
-            state = shim.wait("next-exit" if condition == "next-exit" else "not-running")
-            self._settled(container)
-            # Not before: a claim that ends with this process makes the shim see to the rest.
-            with contextlib.suppress(DockpError):
-                shim.release()
-        if condition == "removed":
-            self._until_removed(container)
-        return WaitResult(exit_code=state.exit_code or 0, error=state.error)
-
-    def begin_wait(self, ref: str, condition: str = "not-running") -> Callable[[], WaitResult]:
-        container = self._find(ref)
-        if self._context.watcher is not None:
             return self._context.watcher.begin_wait(container.id, condition)
-        before = container.task.finished_at
+        if not container.active and condition in ("", "not-running"):
+            result = WaitResult(exit_code=container.task.exit_code)
+            return lambda: result
+        # The log tells of every end from here on, also of one that others have settled by the time it is asked for.
+        follower = self._context.events.follower()
+        return lambda: self._end_wait(container, follower, removed=condition == "removed")
 
-        def end() -> WaitResult:
-            if condition == "next-exit":
-                container = self._find(ref)
-                if not container.active and container.task.finished_at != before:
-                    return WaitResult(exit_code=container.task.exit_code)
-            return self.wait(ref, condition)
+    def _end_wait(self, container: Container, follower: Follower, *, removed: bool) -> WaitResult:
+        """Wait for the removal, or for the next end, of which a removal is one too."""
+        result, over = WaitResult(exit_code=container.task.exit_code, error=container.task.error), False
+        with follower, contextlib.ExitStack() as stack:
+            shim = self._claimed_shim(container.id, stack)
+            while True:
+                # Looked at before the events are read, so that the last of them is among them.
+                now = self._context.table.peek(container.id)
+                for event in follower.read():
+                    if event["Actor"]["ID"] == container.id and event["Action"] == "die":
+                        result, over = WaitResult(exit_code=int(event["Actor"]["Attributes"]["exitCode"])), True
+                if now is None or (over and not removed):
+                    self._settled(container)
+                    return result
+                if not over and shim is not None:
+                    with contextlib.suppress(Unavailable):  # it was killed, and left no record
+                        state = shim.wait("next-exit")
+                        result, over = WaitResult(exit_code=state.exit_code or 0, error=state.error), True
+                    shim = None
+                    self._settled(container)
+                else:
+                    self._now(now)  # a shim that was killed tells of nothing
+                    follower.wait(_LONGEST_LOOK)
 
-        return end
+    def _claimed_shim(self, container_id: str, stack: contextlib.ExitStack) -> ShimClient | None:
+        """A connection to the shim, by which this process claims the end where it came with the start. Given back not
+        before ``stack`` is closed: a claim that ends with this process makes the shim see to the rest."""
+        shim = self._context.take_client(container_id)
+        if shim is None:
+            try:
+                shim = self._context.supervisor.connect(container_id)
+            except NotFound:
+                return None
+        stack.callback(shim.close)
+
+        def release(client: ShimClient = shim) -> None:
+            with contextlib.suppress(DockpError):
+                client.release()
+
+        stack.callback(release)
+        return shim
 
     def when(self, ref: str, condition: str, callback: Callable[[WaitResult], object]) -> Callable[[], object]:
         """`wait` without a thread: calls back, from another one; cancel with what is returned. Raises: NotImplemented
@@ -509,26 +530,6 @@ class ContainerService:
     def _settled(self, container: Container) -> None:
         with contextlib.suppress(NotFound):
             settling.refresh(self._context, evolve(container, active=True))
-
-    def _until_removed(self, container: Container) -> None:
-        with self._context.events.follower() as follower:
-            while self._context.table.peek(container.id) is not None:
-                follower.wait(_LONGEST_LOOK)
-                follower.read()
-
-    def _next_exit(self, container: Container) -> WaitResult:
-        """Of a container that does not run: somebody else has to start it."""
-        with self._context.events.follower() as follower:
-            while (now := self._context.table.peek(container.id)) is not None:
-                for event in follower.read():
-                    if event["Actor"]["ID"] == container.id and event["Action"] == "die":
-                        self._settled(container)
-                        return WaitResult(exit_code=int(event["Actor"]["Attributes"]["exitCode"]))
-                if now.active:
-                    # Looked at now and then: a shim that was killed tells of nothing.
-                    self._now(now)
-                follower.wait(_LONGEST_LOOK)
-        return WaitResult(exit_code=container.task.exit_code)
 
     @contextlib.contextmanager
     def _shim(self, container: Container) -> Iterator[ShimClient]:

@@ -550,9 +550,9 @@ class NetworkService:
     def joined_by(self, container_id: str, request: CreateRequest) -> Sequence[NetworkRecord]:
         """The networks that a running container is on; without an endpoint there it may be on "none" or "host"."""
         mode = network_mode(request)
+        if mode in ("none", "host"):
+            return [self.get(mode)]
         with self._database.read() as connection:
-            if mode in ("none", "host"):
-                return store.networks(connection, "name = ?", (mode,))
             return store.networks(
                 connection, "id IN (SELECT network FROM endpoints WHERE container = ?)", (container_id,)
             )
