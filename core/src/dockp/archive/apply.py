@@ -213,11 +213,14 @@ class _Layer:
                 raise NeedsParent(f"the layer does not say what directory {directory!r} is like") from None
             if error.errno == errno.ENOTDIR:
                 raise InvalidArgument(f"the layer puts files into {directory!r}, which is not a directory") from None
-            fd = make_directories(self._root, directory, 0o755, (0, 0))
+            fd = self._make_parents(directory)
         if len(self._parents) >= _DESCRIPTORS:
             self._forget_parents()
         self._parents[directory] = fd
         return fd
+
+    def _make_parents(self, directory: str) -> int:
+        return make_directories(self._root, directory, 0o755, (0, 0))
 
     def _apply_root(self, entry: tarfile.TarInfo) -> None:
         if not entry.isdir():
@@ -471,6 +474,15 @@ class _Files(_Layer):
         else:
             self._remove(parent, name)
             self._make_file(parent, name, entry, reader)
+
+    def _make_parents(self, directory: str) -> int:
+        # Below the directory that is unpacked into, never that one itself: it was there, and has just vanished.
+        base = "/".join(self._directory)
+        top = open_in_root(self._root, base, os.O_PATH | os.O_DIRECTORY)
+        try:
+            return make_directories(top, directory[len(base) :], 0o755, (0, 0))
+        finally:
+            os.close(top)
 
     def _placed(self, name: str) -> list[str]:
         parts = _parts(name)
