@@ -11,6 +11,8 @@ PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 # Two at a time, each file in one process: what a file sets up once is set up once.
 PARALLEL := -n 2 --dist loadfile
+# What containers do, whoever runs them: the same tests for an engine in the command's process, dockpd and dockerd.
+BEHAVIOUR := tests/test_run.py tests/test_lifecycle.py tests/test_terminal.py
 PROJECTS := core $(patsubst %/pyproject.toml,%,$(wildcard drivers/*/pyproject.toml))
 SOURCES := core/src $(wildcard drivers/*/src)
 SETUP := .cache/venv.stamp
@@ -44,6 +46,8 @@ test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
 test-slow: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## the slow ones, and those of whole commands
 	$(PYTEST) -q -m slow core/tests drivers $(PYTEST_ARGS)
 	$(PYTEST) -q $(PARALLEL) tests $(PYTEST_ARGS)
+	DOCKP_TEST_ENGINE=dockpd $(PYTEST) -q $(PARALLEL) $(BEHAVIOUR) tests/test_parallel.py $(PYTEST_ARGS)
+	DOCKP_TEST_ENGINE=dockerd $(PYTEST) -q $(PARALLEL) $(BEHAVIOUR) $(PYTEST_ARGS)
 
 test-vm: $(SETUP) .cache/packages-test.stamp .cache/packages-vm.stamp .cache/images/busybox.tar ## what needs another kernel
 	@scripts/vm/run.sh

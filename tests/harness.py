@@ -252,7 +252,7 @@ class Dockerd(Daemon):
         return [
             *("dockerd", "-H", self.url, "--pidfile", f"{self.socket}.pid"),
             *("--data-root", f"{place}/docker", "--exec-root", f"{place}/docker-run"),
-            *("--cgroup-parent", self.dockp.cgroup_parent, "--storage-driver", "vfs"),
+            *("--cgroup-parent", self.dockp.cgroup_parent, "--storage-driver", "overlay2"),
             # What proxies ports in user space would outlive a failed test.
             "--userland-proxy=false",
             *self.flags,

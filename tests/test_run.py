@@ -62,7 +62,7 @@ def test_without_i_the_command_reads_nothing(dockp: Dockp) -> None:
         ("nosuch", 127, 'exec: "nosuch": executable file not found in $PATH'),
         ("/nosuch", 127, 'exec: "/nosuch": stat /nosuch: no such file or directory'),
         ("/etc/passwd", 126, "permission denied"),
-        ("/etc", 126, "is a directory"),
+        pytest.param("/etc", 126, "is a directory", marks=pytest.mark.own),
     ],
 )
 def test_a_command_that_cannot_start_has_dockers_exit_code(dockp: Dockp, command: str, code: int, text: str) -> None:
@@ -86,13 +86,19 @@ def test_a_command_that_cannot_start_has_dockers_exit_code(dockp: Dockp, command
         (["--name", "a b", "busybox"], "Invalid container name"),
         (["--rm", "--network", "nosuch", "busybox"], "network nosuch not found"),
         (["--nosuchflag", "busybox"], "unknown flag: --nosuchflag"),
-        (["--storage-driver", "nosuch", "busybox"], "nosuch"),
-        (["--log-driver", "nosuch", "busybox"], 'no log driver named "nosuch" is registered'),
-        (["--gpus", "all", "busybox"], "not supported"),
-        (["--link", "a", "busybox"], "not supported"),
-        (["--platform", "linux/arm64", "busybox"], "does not match the specified platform (linux/arm64)"),
-        (["--link-local-ip", "169.254.1.1", "busybox"], "not supported"),
-        (["--network", "name=bridge,gw-priority=1", "busybox"], "not supported"),
+        pytest.param(["--storage-driver", "nosuch", "busybox"], "nosuch", marks=pytest.mark.own),
+        pytest.param(
+            ["--log-driver", "nosuch", "busybox"], 'no log driver named "nosuch" is registered', marks=pytest.mark.own
+        ),
+        pytest.param(["--gpus", "all", "busybox"], "not supported", marks=pytest.mark.own),
+        pytest.param(["--link", "a", "busybox"], "not supported", marks=pytest.mark.own),
+        pytest.param(
+            ["--platform", "linux/arm64", "busybox"],
+            "does not match the specified platform (linux/arm64)",
+            marks=pytest.mark.own,
+        ),
+        pytest.param(["--link-local-ip", "169.254.1.1", "busybox"], "not supported", marks=pytest.mark.own),
+        pytest.param(["--network", "name=bridge,gw-priority=1", "busybox"], "not supported", marks=pytest.mark.own),
         (["-w", "relative", "busybox"], "needs to be an absolute path"),
         (["--rm", "-u", "nobodyhere", "busybox", "true"], "unable to find user nobodyhere"),
         (["--rm", "--sysctl", "kernel.hostname=x", "busybox"], "sysctl 'kernel.hostname=x' is not allowed"),
@@ -107,7 +113,7 @@ def test_what_cannot_be_is_one_clear_line_with_125_and_leaves_nothing(
 ) -> None:
     done = dockp("run", *arguments)
     assert done.returncode == 125
-    assert text in done.stderr
+    assert text.lower() in done.stderr.lower()  # older dockerds begin some with a capital
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
     assert dockp.ok("ps", "-aq") == ""
@@ -150,6 +156,7 @@ def test_capabilities_are_dockers_and_can_be_changed(dockp: Dockp) -> None:
     assert capabilities(dockp, "--cap-add", "sys_time") == DEFAULT_CAPABILITIES | 1 << 25
 
 
+@pytest.mark.own
 def test_privileged_gets_all_that_the_host_has(dockp: Dockp) -> None:
     bounding = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapBnd"))
     assert capabilities(dockp, "--privileged") == int(bounding.split()[1], 16)
@@ -181,6 +188,7 @@ def test_namespaces_of_another_container_can_be_joined(dockp: Dockp, flag: str, 
     assert mine == theirs
 
 
+@pytest.mark.own
 def test_shared_memory_is_limited_absent_or_refused(dockp: Dockp) -> None:
     assert "1024" in sh(dockp, "df -k /dev/shm | tail -n 1", "--shm-size", "1m").split()
     assert sh(dockp, "grep -c ' /dev/shm ' /proc/mounts; exit 0", "--ipc", "none") == "0"
@@ -240,6 +248,7 @@ def test_pids_cpu_and_other_limits_reach_the_cgroup(dockp: Dockp) -> None:
     assert (base / "cpuset" / group / "cpuset.cpus").read_text().strip() == "0"
 
 
+@pytest.mark.own
 def test_ulimits_and_oom_score_are_granted_as_far_as_the_host_may(dockp: Dockp) -> None:
     out = sh(dockp, "ulimit -n; cat /proc/self/oom_score_adj", "--ulimit", "nofile=512:1024", "--oom-score-adj", "500")
     assert out.splitlines() == ["512", "500"]
@@ -264,6 +273,7 @@ def test_init_reaps_and_forwards(dockp: Dockp) -> None:
     assert re.search(r"1\s+/sbin/docker-init", out.stdout)
 
 
+@pytest.mark.own
 def test_binds_volumes_and_what_the_image_has_there(dockp: Dockp, tmp_path: Path) -> None:
     source = tmp_path / "host"
     source.mkdir()
@@ -280,6 +290,7 @@ def test_binds_volumes_and_what_the_image_has_there(dockp: Dockp, tmp_path: Path
     assert dockp("run", "--rm", "--mount", mount, "busybox", "touch", "/in/x").returncode != 0
 
 
+@pytest.mark.own
 def test_volumes_from_another_container(dockp: Dockp) -> None:
     dockp.ok("run", "--name", "keeper", "-v", "/data", "busybox", "sh", "-c", "echo kept > /data/file")
     assert sh(dockp, "cat /data/file", "--volumes-from", "keeper") == "kept"
@@ -313,7 +324,7 @@ def test_labels_ids_and_files_about_the_container(dockp: Dockp, tmp_path: Path) 
 def test_entrypoint_replaces_and_resets(dockp: Dockp) -> None:
     assert sh(dockp, "", "--entrypoint", "/bin/echo") == "sh -c "
     assert dockp.ok("run", "--rm", "--entrypoint", "", "--network", "none", "busybox", "echo", "x") == "x"
-    assert "no command specified" in dockp("run", "--rm", "--entrypoint", "", "busybox").stderr
+    assert "no command specified" in dockp("run", "--rm", "--entrypoint", "", "busybox").stderr.lower()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "gateway"])
