@@ -45,6 +45,13 @@ FILTERS = (
     '{"name":["["]}',
     '{"a":5}',
 )
+# Without these there is little that a request could get wrong.
+USUAL: dict[str, dict[str, Any]] = {
+    "ContainerCreate": {"Image": "busybox", "HostConfig": {"NetworkMode": "none"}},
+    "ContainerExec": {"Cmd": ["true"]},
+    "NetworkConnect": {"Container": "main"},
+    "NetworkCreate": {"Name": "net"},
+}
 
 
 class Requests:
@@ -83,9 +90,13 @@ class Requests:
         if schema is None or schema.get("type") == "string" or dice < 0.1:
             return self._random.choice((None, b"", b"{", b"\xff\xfe", b"[" * 100_000, b"x" * 3000))
         document = self._value(schema, 0)
-        if isinstance(document, dict) and "Image" in document:
-            document["Image"] = self._random.choice(("busybox", "busybox", "busybox", "missing", 5))
-            document.setdefault("HostConfig", {"NetworkMode": "none"})
+        if isinstance(document, dict):
+            for name, usual in USUAL.get(operation.name, {}).items():
+                if self._random.random() < 0.95:
+                    given = document.get(name)
+                    document[name] = (
+                        {**usual, **given} if isinstance(usual, dict) and isinstance(given, dict) else usual
+                    )
         return document
 
     def _value(self, schema: dict[str, Any], depth: int) -> Any:
@@ -107,12 +118,10 @@ class Requests:
             return self._random.choice(NUMBERS)
         if kind == "array":
             return [self._value(schema.get("items", {}), depth + 1) for _ in range(self._random.randrange(3))]
-        chance = 0.7 if depth < 1 else 0.15
-        found = {
-            name: self._value(one, depth + 1)
-            for name, one in schema.get("properties", {}).items()
-            if self._random.random() < chance
-        }
+        # Few at a time: a request with a dozen mistakes shows only what is looked at first.
+        properties = schema.get("properties", {})
+        some = self._random.sample(sorted(properties), min(len(properties), self._random.randrange(5)))
+        found = {name: self._value(properties[name], depth + 1) for name in some}
         if isinstance(schema.get("additionalProperties"), dict):
             for _ in range(self._random.randrange(3)):
                 found[self._random.choice(TEXTS)] = self._value(schema["additionalProperties"], depth + 1)
