@@ -21,7 +21,7 @@ from dockp.containers.telling import tell, tell_networks, tell_unmounts
 from dockp.linux.jsonlite import loads
 from dockp.linux.locks import offset_of
 from dockp.linux.trees import discard_tree
-from dockp.spi.errors import DockpError, NotFound, SystemFault
+from dockp.spi.errors import DockpError, NotFound, NotModified, SystemFault
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.client import ShimClient
 from dockp.supervisor.state import TaskState
@@ -48,7 +48,7 @@ def refresh(context: Context, container: Container) -> Container:
     """
     if not container.active:
         return container
-    live = _live(context, container)
+    live = _live(context, container, context.supervisor.state(container.id))
     if live is not None:
         return live
     with context.exclusive(container.id):
@@ -71,10 +71,10 @@ def settle(context: Context, container_id: str) -> Container:
         raise Vanished(f"No such container: {container_id}")
     if not container.active:
         return container
-    live = _live(context, container)
+    state = context.supervisor.state(container.id)
+    live = _live(context, container, state)
     if live is not None:
         return live
-    state = context.supervisor.state(container.id)
     ended = _ended(container, state)
     # While the record says active, whoever comes next begins this anew: so the record comes after what must be freed,
     # and only then the folder, which holds the exit code until then.
@@ -183,7 +183,8 @@ def end_shim(context: Context, container_id: str) -> None:
     if client is not None:
         with contextlib.closing(client):
             try:
-                client.stop(signal.SIGKILL, 0)
+                with contextlib.suppress(NotModified):  # it has ended, and somebody who claimed it waits for our lock
+                    client.stop(signal.SIGKILL, 0)
                 client.release(everyone=True)
             except (DockpError, RuntimeFailure) as error:
                 _log.debug("container %s: its shim went by itself: %s", container_id[:12], error)
@@ -195,9 +196,8 @@ def end_shim(context: Context, container_id: str) -> None:
         pause = min(pause * 2, 0.1)
 
 
-def _live(context: Context, container: Container) -> Container | None:
+def _live(context: Context, container: Container, state: TaskState | None) -> Container | None:
     """The container with what its shim says, or None when it ended."""
-    state = context.supervisor.state(container.id)
     if state is None or state.status == "exited":
         return None
     if state.status == "created" and not context.supervisor.alive(container.id):
