@@ -24,11 +24,17 @@ _BUSY_SECONDS = 60.0
 """How long a writer queues behind others: 50 commands at once must all get their turn."""
 
 
-class _Connection(sqlite3.Connection):
-    """One that can be referred to weakly, and closes when nobody has it any more."""
+class _Held:
+    """A thread's connection, closed with the thread. By itself it would wait for the garbage collector: a connection
+    and its cache of statements refer to each other."""
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
 
     def __del__(self) -> None:
-        self.close()
+        self.connection.close()
 
 
 class Database:
@@ -39,8 +45,7 @@ class Database:
         self._schemas = schemas
         self._local = threading.local()
         self._ready = False
-        # Of threads that live: a thread's own reference is the last, and goes with it.
-        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._held: weakref.WeakSet[_Held] = weakref.WeakSet()
         self._guard = threading.Lock()
 
     @contextlib.contextmanager
@@ -81,30 +86,24 @@ class Database:
     def close(self) -> None:
         """Close every thread's connection. The object can be used again afterwards."""
         with self._guard:
-            for connection in list(self._connections):
-                connection.close()
-            self._connections.clear()
+            for held in list(self._held):
+                held.connection.close()
+            self._held.clear()
             self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:
-        connection: _Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._open()
-            self._local.connection = connection
+        held: _Held | None = getattr(self._local, "held", None)
+        if held is None:
+            held = self._local.held = _Held(self._open())
             with self._guard:
-                self._connections.add(connection)
-        return connection
+                self._held.add(held)
+        return held.connection
 
-    def _open(self) -> _Connection:
+    def _open(self) -> sqlite3.Connection:
         # Connections stay in their thread; only close() touches them from another, hence check_same_thread=False.
         # isolation_level=None: transactions begin where this module says so, nowhere else.
         connection = sqlite3.connect(
-            self._path,
-            timeout=_BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-            factory=_Connection,
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         connection.row_factory = sqlite3.Row
         try:
