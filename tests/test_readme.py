@@ -56,3 +56,15 @@ def test_the_program_runs(images: Dockp, block: str) -> None:
     printed = _run(images, sys.executable, "-c", block)
     assert printed.startswith("0 PRETTY_NAME=")
     assert "[['/server']]" in printed
+
+
+_LIBRARY = [text for _, text in _BLOCK.findall((REPOSITORY / "docs" / "library.md").read_text())]
+_LIBRARY_PRINTS = (
+    "3 b'hello'\nnot-found\nNo such container: nosuch\n",
+    "['0', '1', '2']\nstdout 1\nstdout 2\nstdout 3\n",
+)
+
+
+@pytest.mark.parametrize(("block", "printed"), list(zip(_LIBRARY, _LIBRARY_PRINTS, strict=True)))
+def test_the_programs_of_the_library_page_print_what_they_should(dockp: Dockp, block: str, printed: str) -> None:
+    assert _run(dockp, sys.executable, "-c", block) == printed
