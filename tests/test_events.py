@@ -82,7 +82,7 @@ def test_listeners_hear_what_other_commands_do(dockp: Dockp) -> None:
     wait_for(lambda: _reads(listening), "the first event")
     dockp.ok("rm", marker)
     line = listening.stdout.readline().decode()
-    while "destroy" not in line:
+    while f"destroy {marker}" not in line:
         line = listening.stdout.readline().decode()
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)"
     assert re.fullmatch(rf"{stamp} container destroy {marker} \(image=busybox, name=marker0\)\n", line)
