@@ -215,13 +215,16 @@ class _Body(io.RawIOBase):
     def __init__(self, link: Link) -> None:
         self._link = link
         self._left = b""
+        self._ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._left:
+        # The end is read once: whoever reads in pieces asks again, and the link would wait for more.
+        if not self._left and not self._ended:
             self._left = self._link.read()
+            self._ended = not self._left
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]
