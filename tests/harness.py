@@ -310,8 +310,8 @@ class Leaks:
 
 
 def _is_spare(name: str) -> bool:
-    """A zygote, or what a daemon's has forked ahead of time."""
-    return chosen() == "dockpd" and "dockp.shim.zygote" in name
+    """The daemon that the tests run against, its zygote, or what that has forked ahead of time."""
+    return chosen() == "dockpd" and ("dockp.shim.zygote" in name or "bin/dockpd" in name)
 
 
 def links() -> set[str]:
@@ -398,7 +398,8 @@ def _strays(dockp: Dockp) -> list[str]:
     found += [f"link: {name}" for name in links() if name.startswith("dk")]
     found += [f"published port: {port}" for port in published_ports()]
     found += [f"cgroup: {path}" for path in cgroups_under(dockp.cgroup_parent)]
-    found += [f"process: {pid} {name}" for pid, name in processes_naming(str(dockp.base)).items()]
+    living = processes_naming(str(dockp.base))
+    found += [f"process: {pid} {name}" for pid, name in living.items() if not _is_spare(name)]
     return found
 
 
