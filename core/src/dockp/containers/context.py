@@ -80,14 +80,14 @@ class Context:
 
     def container_dir(self, container_id: str) -> Path:
         """What a container keeps across boots: its log, its hosts file."""
-        return Path(self.config.data_root) / "containers" / container_id
+        return Path(f"{self.config.data_root}/containers/{container_id}")
 
     def run_dir(self, container_id: str) -> Path:
         """What a container has while it runs: bundle, socket, state."""
-        return Path(self.config.exec_root) / "containers" / container_id
+        return Path(f"{self.config.exec_root}/containers/{container_id}")
 
     def log_path(self, container_id: str) -> str:
-        return str(self.container_dir(container_id) / f"{container_id}-json.log")
+        return f"{self.config.data_root}/containers/{container_id}/{container_id}-json.log"
 
     def cgroups_path(self, container_id: str, parent: str) -> str:
         return f"/{(parent or self.config.cgroup_parent).strip('/')}/{container_id}"

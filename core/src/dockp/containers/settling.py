@@ -176,6 +176,7 @@ def clear_strays(context: Context) -> None:
 
 def end_shim(context: Context, container_id: str) -> None:
     """Kill the container's process and see its shim to its end, whatever state they are in."""
+    deadline = time.monotonic() + _SHIM_PATIENCE
     client: ShimClient | None = context.take_client(container_id)
     if client is None:
         with contextlib.suppress(NotFound):
@@ -186,9 +187,11 @@ def end_shim(context: Context, container_id: str) -> None:
                 with contextlib.suppress(NotModified):  # it has ended, and somebody who claimed it waits for our lock
                     client.stop(signal.SIGKILL, 0)
                 client.release(everyone=True)
+                while client.next_event(deadline - time.monotonic()) is not None:
+                    pass  # until it closes its end, just before it lets go of its lock
             except (DockpError, RuntimeFailure) as error:
                 _log.debug("container %s: its shim went by itself: %s", container_id[:12], error)
-    pause, deadline = 0.001, time.monotonic() + _SHIM_PATIENCE
+    pause = 0.001
     while context.supervisor.alive(container_id):
         if time.monotonic() > deadline:
             raise SystemFault(f"the shim of container {container_id} does not end; is it or its process in state D?")

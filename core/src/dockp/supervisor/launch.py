@@ -55,7 +55,7 @@ class Supervisor:
         self._search_paths = search_paths
 
     def directory(self, id: str) -> Path:
-        return self._root / "containers" / id
+        return Path(f"{self._root}/containers/{id}")
 
     def launch(self, id: str) -> ShimClient:
         """Start the shim of a container; returns at once, while it prepares. What goes wrong there is the answer to
@@ -139,7 +139,7 @@ class Supervisor:
 
     def alive(self, id: str) -> bool:
         """Whether a shim holds the container's lock."""
-        return RangeLocks(self.directory(id) / "lock").is_held(0)
+        return RangeLocks(f"{self._root}/containers/{id}/lock").is_held(0)
 
     def state(self, id: str) -> TaskState | None:
         """What the container's record says, corrected when its shim is dead; None without a record."""

@@ -59,7 +59,8 @@ _FIELDS = tuple(TaskState.__annotations__)
 def read_state(directory: Path) -> TaskState | None:
     """The record in a container's run folder; None without one. Raises SystemFault when it makes no sense."""
     try:
-        return TaskState.from_json(loads((directory / "state.json").read_bytes()))
+        with open(f"{directory}/state.json", "rb", buffering=0) as file:
+            return TaskState.from_json(loads(file.readall()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as failure:

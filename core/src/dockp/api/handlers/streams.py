@@ -11,7 +11,6 @@ from typing import Any
 
 from dockp.api.handlers.logs import Framing, followed
 from dockp.api.messages import Hijack, RawConnection, Reply, Request, moment
-from dockp.api.websocket import serve_websocket, upgrade
 from dockp.containers.stats import following
 from dockp.interface import Document, WaitResult
 from dockp.keys import parse_detach_keys
@@ -74,6 +73,8 @@ async def hand_over(request: Request, raw: RawConnection, head: bytes, give: Cal
 
 
 async def attach_websocket(request: Request) -> Hijack:
+    from dockp.api.websocket import serve_websocket, upgrade  # its library makes a table that takes 50 ms
+
     services, query, ref = request.services, request.query, request.parameters["id"]
     containers = services.engine.containers
     await services.run(containers.attachable, ref)
