@@ -79,7 +79,14 @@ def _bind(text: str, volume_driver: str, container_id: str, volumes: VolumeServi
     parts = text.split(":")
     if len(parts) > 3 or not all(parts) or len(parts) < 2:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
-    source, target = parts[0], _target(parts[1])
+    source = parts[0]
+    kind = "bind" if source.startswith("/") else "volume"
+    try:
+        target = _target(parts[1])
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {error}"
+        ) from None
     words = parts[2].split(",") if len(parts) == 3 else []
     for word in words:
         if word not in _BIND_WORDS and word not in _PROPAGATIONS:
@@ -88,7 +95,7 @@ def _bind(text: str, volume_driver: str, container_id: str, volumes: VolumeServi
         raise InvalidArgument(f"invalid mode: {parts[2]}")
     writable = "ro" not in words
     mode = ",".join(words)
-    if source.startswith("/"):
+    if kind == "bind":
         propagation = next((word for word in words if word in _PROPAGATIONS), "rprivate")
         source = posixpath.normpath(source)
         try:
@@ -109,7 +116,10 @@ def _bind(text: str, volume_driver: str, container_id: str, volumes: VolumeServi
             options=_options(writable, propagation, recursive="bind" not in words),
         )
     if any(word in _PROPAGATIONS for word in words):
-        raise InvalidArgument(f"invalid mode: {mode}")
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
+            "field BindOptions must not be specified"
+        )
     volume = volumes.ensure(source, driver=volume_driver, user=container_id)
     return _of_volume(
         volume,
@@ -154,8 +164,11 @@ def _mount(mount: MountPoint, container_id: str, volumes: VolumeService) -> Moun
     if not mount.target:
         raise wrong("field Target must not be empty")
     if mount.type not in ("bind", "volume", "tmpfs"):
-        raise InvalidArgument(f'invalid mount config: mount type unknown: "{mount.type}"')
-    target = _target(mount.target)
+        raise wrong("mount type unknown")
+    try:
+        target = _target(mount.target)
+    except InvalidArgument as error:
+        raise wrong(str(error)) from None
     writable = not mount.read_only
     if mount.type == "bind":
         if not mount.source:
