@@ -101,3 +101,22 @@ def test_an_engine_that_stays_has_a_zygote_again_and_again(dockp: Dockp, engine:
         wait_for(lambda: zygote() not in (0, first), "another listens")
         assert engine.containers.run("busybox", ["echo", "three"]).stdout == b"three\n"
     wait_for(lambda: not place.exists(), "it ends with its keeper")
+
+
+def test_attach_begins_with_the_logs(engine: LocalEngine) -> None:
+    config = Config(image="busybox", cmd=("sh", "-c", "echo before; read line; echo $line"), open_stdin=True)
+    container = engine.containers.create(CreateRequest(config=config, host=HostConfig(network_mode="none")))
+    engine.containers.start(container.id)
+    wait_for(lambda: list(engine.containers.logs(container.id)), "the first line")
+    stream = engine.containers.attach(container.id, stdin=True, stdout=True, stderr=True, logs=True)
+    frame = struct.pack(">BxxxI", 1, 7) + b"before\n"
+    received = b""
+    while len(received) < len(frame):
+        received += stream.recv(65536)
+    stream.send(b"after\n")
+    while piece := stream.recv(65536):
+        received += piece
+    assert received == frame + struct.pack(">BxxxI", 1, 6) + b"after\n"
+    assert stream.wait_end() == "exit"
+    stream.close()
+    engine.containers.remove(container.id, force=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import evolve
 
@@ -199,12 +199,21 @@ class ContainerService:
     def attach(
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = "", logs: bool = False
     ) -> Stream:
-        if logs:
-            raise NotImplemented("attach with logs is not supported yet; use logs with follow")
         with self._attaching(ref, detach_keys) as (container, shim, keys):
-            stream = shim.attach(
-                stdin=stdin and container.request.config.open_stdin, stdout=stdout, stderr=stderr, detach_keys=keys
-            )
+            options: dict[str, Any] = {
+                "stdin": stdin and container.request.config.open_stdin,
+                "stdout": stdout,
+                "stderr": stderr,
+                "detach_keys": keys,
+            }
+            if logs and (stdout or stderr):
+                from dockp.logs.lines import frame
+
+                framed = not container.request.config.tty
+                written = self.logs(container.id, stdout=stdout, stderr=stderr)
+                stream = shim.attach_after((frame(entry, framed) for entry in written), framed, **options)
+            else:
+                stream = shim.attach(**options)
         if container.active:
             stream.owns_client = True
         return stream

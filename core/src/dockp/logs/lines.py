@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import gmtime, strftime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dockp.spi.logs import LogEntry
 
 
 def parse_tail(text: str) -> int | None:
@@ -19,6 +23,14 @@ def stamp(time: int) -> bytes:
     """Nanoseconds since the epoch as they stand before a line."""
     seconds, rest = divmod(time, 10**9)
     return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(seconds))}.{rest:09d}Z ".encode()
+
+
+def frame(entry: LogEntry, framed: bool, prefix: bytes = b"") -> bytes:
+    """An entry as attached clients get output: after Docker's eight bytes (stream, zeros, length) where ``framed``."""
+    data = prefix + entry.data
+    if not framed:
+        return data
+    return bytes((2 if entry.stream == "stderr" else 1, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
 
 
 def details(document: Mapping[str, object]) -> bytes:

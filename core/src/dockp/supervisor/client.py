@@ -346,6 +346,25 @@ class ShimClient:
             theirs.close()
         return AttachStream(self, ours, name, framed)
 
+    def attach_after(self, before: Iterable[bytes], framed: bool, **options: Any) -> AttachStream:
+        """As `attach`, but the stream begins with ``before``, which a thread brings while the caller reads; only then
+        does it go on with what the container writes.
+
+        Args: framed: see `AttachStream`. options: of `attach_fd`.
+        """
+        ours, theirs = socket.socketpair()
+        stream = AttachStream(self, ours, ("attach", 0), framed)
+
+        def bring() -> None:
+            # An error here is the end of the stream: the caller has left, or the container.
+            with theirs, suppress(OSError, errors.DockpError, RuntimeFailure):
+                for data in before:
+                    theirs.sendall(data)
+                stream._name = self.attach_fd(theirs.fileno(), **options)
+
+        threading.Thread(target=bring, name="attach", daemon=True).start()
+        return stream
+
     def attach_fd(
         self,
         sock: int,
@@ -357,13 +376,13 @@ class ShimClient:
         framing: str = "auto",
         head: bytes = b"",
         early: bytes = b"",
-    ) -> None:
+    ) -> tuple[str, object]:
         """Hand a connected stream socket of somebody else to the shim, which talks to it from then on. The descriptor
-        is copied; close it afterwards.
+        is copied; close it afterwards. Returns the name of the session, for `why_ended`.
 
         Args: head: sent before any output, unless this raises. early: input that was read from the socket already.
         """
-        self._attach_fd(sock, stdin, stdout, stderr, detach_keys, framing, head, early)
+        return self._attach_fd(sock, stdin, stdout, stderr, detach_keys, framing, head, early)[0]
 
     def _attach_fd(
         self,

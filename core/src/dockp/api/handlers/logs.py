@@ -18,7 +18,6 @@ _PORTION = 512
 """Entries that are read at a time."""
 _PULSE = 1.0
 """Seconds between two looks at a followed log, when nothing is said to have changed."""
-_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 @frozen(kw_only=True)
@@ -36,17 +35,11 @@ class Framing:
     details: bytes = b""
 
     def encode(self, entries: list[LogEntry]) -> bytes:
-        parts = []
-        for entry in entries:
-            if entry.stream not in self.streams:
-                continue
-            data = self.details + entry.data
-            if self.timestamps:
-                data = lines.stamp(entry.time) + data
-            if self.framed:
-                parts.append(bytes((_NUMBERS[entry.stream], 0, 0, 0)) + len(data).to_bytes(4, "big"))
-            parts.append(data)
-        return b"".join(parts)
+        return b"".join(
+            lines.frame(entry, self.framed, (lines.stamp(entry.time) if self.timestamps else b"") + self.details)
+            for entry in entries
+            if entry.stream in self.streams
+        )
 
 
 async def logs(request: Request) -> Reply:
