@@ -53,6 +53,15 @@ def test_a_container_tells_its_life_as_docker_does(dockp: Dockp) -> None:
     assert by_action["exec_die"]["execID"] == by_action["exec_create: true"]["execID"]
 
 
+def test_a_start_that_fails_is_told(dockp: Dockp) -> None:
+    failed = dockp("run", "--name", "failing", "-v", "/data", "busybox", "nosuch")
+    assert failed.returncode == 127
+    container_id = dockp.ok("rm", "-v", "failing") and told(dockp, "-f", "container=failing")[0]["id"]
+    joined = ["network connect", "volume mount"]
+    left = ["network disconnect", "volume unmount"]
+    assert story(dockp, container_id) == ["create", "attach", *joined, *left, "destroy"]
+
+
 def test_what_happens_when_nobody_looks_is_told_once(dockp: Dockp) -> None:
     container_id = dockp.ok(
         *("run", "-d", "--network", "none", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 3")
@@ -130,6 +139,7 @@ def test_disk_usage(dockp: Dockp) -> None:
         "Build Cache": ("0", "0"),
     }
     assert re.fullmatch(r"\d+(\.\d+)?kB \(\d+%\)", rows[1]["Reclaimable"])
+    assert rows[0]["Reclaimable"] == "0B (0%)"
     table = dockp.ok("system", "df").splitlines()
     assert table[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     details = dockp.ok("system", "df", "-v")

@@ -75,7 +75,9 @@ def undo(context: Context, container_id: str) -> None:
     if container is None:
         return
     end_shim(context, container_id)
+    tell_networks(context, container, "disconnect")
     release(context, container, killed=True)
+    tell_unmounts(context, container)
     with context.database.write() as connection:
         context.table.save_state(connection, evolve(container, active=False))
     drop_run_dir(context, container_id)
@@ -114,6 +116,8 @@ def _start(context: Context, container: Container) -> None:
         client = _launch(context, container)
     # From here on the journal's way back finds the shim through its socket, or here.
     context.keep_client(container.id, client)
+    tell_networks(context, container, "connect")
+    tell_mounts(context, container)
     mode = host.network_mode
     if mode == "host" or mode.startswith("container:"):
         _, warnings = client.create()
@@ -122,17 +126,10 @@ def _start(context: Context, container: Container) -> None:
     else:
         with context.networks.sandbox(container.id, container.name, container.request) as sandbox:
             warnings = _create_wired(client, sandbox)
-    tell_networks(context, container, "connect")
-    tell_mounts(context, container)
     if context.watcher is not None:
         # Before the start: a container that ends at once must find its end claimed.
         context.watcher.adopt(container.id)
-    try:
-        client.start()
-    except RuntimeFailure:
-        tell_networks(context, container, "disconnect")
-        tell_unmounts(context, container)
-        raise
+    client.start()
     for warning in warnings:
         _log.warning("WARNING: %s", warning)
     if not attached:

@@ -25,7 +25,7 @@ def _images(context: Context) -> dict[str, Any]:
         return [ImageUser(id=found.id, running=found.active) for found in context.table.using_image(image_id)]
 
     return {
-        "LayersSize": context.snapshots.layers_size(),
+        "LayersSize": context.images.layers_size(),
         "Images": list(context.images.list(shared_size=True, used_by=users)),
     }
 

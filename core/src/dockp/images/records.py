@@ -210,6 +210,14 @@ def sizes(connection: sqlite3.Connection) -> dict[str, int]:
     return {row["image"]: row["total"] for row in rows}
 
 
+def layers_size(connection: sqlite3.Connection) -> int:
+    """Bytes of all layers of images, each counted once."""
+    (total,) = connection.execute(
+        "SELECT SUM(size) FROM (SELECT DISTINCT chain_id, diff_id FROM image_layers) JOIN layer_sizes USING (diff_id)"
+    ).fetchone()
+    return total or 0
+
+
 def shared_sizes(connection: sqlite3.Connection) -> dict[str, int]:
     """Bytes of every image that another image has as well: the sum of the layers that several stand on."""
     rows = connection.execute(

@@ -188,6 +188,11 @@ class ImageService:
             summaries.append(summary)
         return summaries
 
+    def layers_size(self) -> int:
+        """Bytes of all layers, each counted once, in however many storage drivers it is."""
+        with self._database.read() as connection:
+            return records.layers_size(connection)
+
     def inspect(self, ref: str, driver: str = "") -> dict[str, Any]:
         """The document of ``GET /images/{name}/json``; ``GraphDriver`` is about ``driver``. Raises: as `get`."""
         image = self.get(ref)

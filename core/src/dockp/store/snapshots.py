@@ -257,15 +257,6 @@ class SnapshotService:
         with _faults(snapshot.driver):
             return self._drivers(snapshot.driver).usage(snapshot.key)
 
-    def layers_size(self) -> int:
-        """Bytes of all layers, each counted once, in however many storage drivers it is."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                "SELECT sum(size) FROM (SELECT max(size) AS size FROM snapshots"
-                " WHERE kind = 'committed' AND state = 'ready' GROUP BY chain_id)"
-            ).fetchone()
-        return int(row[0] or 0)
-
     def changes(self, id: int) -> Sequence[ChangesDirectory]:
         """Where the changes of a snapshot, and of every layer below it, lie as plain files, nearest first; nothing when
         its driver has no such places. Raises: NotFound."""
