@@ -29,7 +29,7 @@ from dockp.remote.endpoint import Endpoint
 from dockp.remote.errors import error_of
 from dockp.remote.http import Conversation
 from dockp.remote.links import ssh_command, tls_context, unreachable
-from dockp.spi.errors import SystemFault, Unavailable
+from dockp.spi.errors import DockpError, SystemFault, Unavailable
 
 if TYPE_CHECKING:
     from dockp.aio.interface import Pending
@@ -433,8 +433,13 @@ class Images(_Noun):
     prune = _verb(verbs.prune_images)
 
     async def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
-        found = await self._engine.work(verbs.pull(reference, tag=tag, platform=platform, progress=progress))
-        return found if found.startswith("sha256:") else str((await self.inspect(found))["Id"])
+        name, digest = await self._engine.work(verbs.pull(reference, tag=tag, platform=platform, progress=progress))
+        try:
+            return str((await self.inspect(name))["Id"])
+        except DockpError:
+            if not digest:
+                raise
+            return digest
 
 
 class Volumes(_Noun):

@@ -370,8 +370,13 @@ class Images(_Noun):
     prune = _verb(verbs.prune_images)
 
     def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
-        found = self._engine.work(verbs.pull(reference, tag=tag, platform=platform, progress=progress))
-        return found if found.startswith("sha256:") else str(self.inspect(found)["Id"])
+        name, digest = self._engine.work(verbs.pull(reference, tag=tag, platform=platform, progress=progress))
+        try:
+            return str(self.inspect(name)["Id"])
+        except DockpError:
+            if not digest:
+                raise
+            return digest
 
 
 class Volumes(_Noun):

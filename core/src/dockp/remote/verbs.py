@@ -400,18 +400,19 @@ def import_image(
     return Work(method="POST", path="/images/create", query=query, upload=source, progress=progress, result=result)
 
 
-def pull(reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> Work[str]:
-    """The result is the id, or the name under which the image can be inspected."""
+def pull(
+    reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None
+) -> Work[tuple[str, str]]:
+    """The result is the name of the image, and what the server calls its digest: dockpd's is the image's id, which
+    counts where the image was given no name, or another one."""
     name, label = (reference, "") if _has_scheme(reference) else split_tag(reference)
     label = tag or label or ("" if _has_scheme(reference) else "latest")
 
-    def result(said: Sequence[Mapping[str, Any]]) -> str:
-        ids = [message["aux"]["ID"] for message in said if (message.get("aux") or {}).get("ID")]
-        if ids:
-            return str(ids[-1])
-        final = str(said[-1].get("status", "")) if said else ""
-        _, found, told = final.rpartition(" for ")
-        return told if found else f"{name}{'@' if ':' in label else ':'}{label}" if label else name
+    def result(said: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+        lines = [str(message.get("status", "")) for message in said]
+        digests = [line.removeprefix("Digest: ") for line in lines if line.startswith("Digest: ")]
+        full = f"{name}{'@' if ':' in label else ':'}{label}" if label else name
+        return full, digests[-1] if digests else ""
 
     query = {"fromImage": name, "tag": label, "platform": platform}
     return Work(method="POST", path="/images/create", query=query, progress=progress, result=result)
