@@ -20,7 +20,7 @@ from dockp.containers.telling import tell
 from dockp.interface import Created
 from dockp.jsonmodel import from_json
 from dockp.linux.trees import discard_tree
-from dockp.spi.errors import AlreadyExists, InvalidArgument, NotImplemented
+from dockp.spi.errors import AlreadyExists, InvalidArgument, NotFound, NotImplemented
 from dockp.spi.values import Platform
 from dockp.store.journal import Operation
 
@@ -82,7 +82,7 @@ def _check_platform(request: CreateRequest, found: Platform) -> None:
     from dockp.images.documents import parse_platform, runs_on
 
     if not runs_on(found, parse_platform(request.platform)):
-        raise InvalidArgument(
+        raise NotFound(
             f"image with reference {request.config.image} was found but its platform ({found}) does not match the "
             f"specified platform ({request.platform})"
         )

@@ -14,9 +14,14 @@ from dockp.spi.errors import Forbidden, InvalidArgument, NotFound, NotImplemente
 
 async def list_(request: Request) -> Reply:
     services, query = request.services, request.query
-    return Reply(
-        document=await services.run(services.engine.images.list, all=query.flag("all"), filters=query.filters())
+    rows = await services.run(
+        services.engine.images.list,
+        all=query.flag("all"),
+        filters=query.filters(),
+        shared_size=query.flag("shared-size"),
+        manifests=query.flag("manifests"),
     )
+    return Reply(document=list(rows))
 
 
 async def inspect(request: Request) -> Reply:
