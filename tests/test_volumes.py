@@ -169,3 +169,18 @@ def test_volumes_of_a_container_whose_shim_was_killed_are_free_again(dockp: Dock
     wait_for(lambda: dockp.ok("ps", "-aq") == "", "the container is settled")
     assert dockp.ok("volume", "ls", "-q") == "scratch"
     dockp.ok("volume", "rm", "scratch")
+
+
+@pytest.mark.own
+def test_files_of_volumes_are_copied_while_their_container_does_not_run(dockp: Dockp, tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "file").write_text("deep")
+    dockp.ok("volume", "create", "-o", "type=none", "-o", f"device={tmp_path}", "-o", "o=bind", "elsewhere")
+    sh(dockp, "mkdir /v/part; echo own > /v/part/file", "-v", "own:/v")
+    dockp.ok("create", "--name", "still", "-v", "elsewhere:/all", "--mount",
+             "type=volume,src=own,dst=/own,volume-subpath=part", "busybox", "true")  # fmt: skip
+    dockp.ok("cp", "still:/all/part/file", str(tmp_path / "one"))
+    dockp.ok("cp", "still:/own/file", str(tmp_path / "two"))
+    assert ((tmp_path / "one").read_text(), (tmp_path / "two").read_text()) == ("deep", "own\n")
+    dockp.ok("rm", "still")
+    dockp.ok("volume", "rm", "elsewhere", "own")

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from dockp.containers import settling
 from dockp.containers.context import Context
-from dockp.containers.record import Container
+from dockp.containers.record import Container, MountRecord
 from dockp.containers.states import State
 from dockp.linux.paths import open_in_root
 from dockp.shim import wire
@@ -104,16 +104,7 @@ def _settled(context: Context, container_id: str, volumes: bool, writable: bool)
     # A shim that waits to start its process (again) has the files mounted, which nobody else may then do.
     state = context.supervisor.state(container.id)
     shim = state.shim_pid if state is not None and context.supervisor.alive(container.id) else 0
-    wanted: list[list[object]] = [
-        [
-            "bind",
-            mount.source,
-            [word for word in mount.options if word in ("bind", "rbind", "ro", "rro")],
-            mount.target,
-        ]
-        for mount in container.mounts
-        if volumes and mount.type != "tmpfs"
-    ]
+    wanted = [_volume(context, mount) for mount in container.mounts if volumes and mount.type != "tmpfs"]
     # Mount points may have to be made, so that only a view without volumes can do with a snapshot that is read-only.
     mounts = [] if shim else context.snapshots.mounts(container.snapshot, read_only=not (writable or wanted))
     return _assembled(
@@ -124,6 +115,19 @@ def _settled(context: Context, container_id: str, volumes: bool, writable: bool)
         not writable or container.request.host.readonly_rootfs,
         str(context.run_dir(container.id) / "rootfs") if shim else "",
     )
+
+
+def _volume(context: Context, record: MountRecord) -> list[object]:
+    """What `dockp.containers.mounting` is told of a volume or bind mount."""
+    type, source = "bind", record.source
+    words = [word for word in record.options if word in ("bind", "rbind", "ro", "rro")]
+    if record.staged:
+        *below, mount = context.volumes.mounts(record.name)
+        if below:
+            raise Conflict(f"volume {record.name} takes several mounts, which only a running container has")
+        read_only = [word for word in words if word in ("ro", "rro")]
+        type, source, words = mount.type, mount.source, [*mount.options, *read_only]
+    return [type, source, words, record.subpath, record.target]
 
 
 def _of_running(context: Context, container: Container, volumes: bool) -> View | None:
