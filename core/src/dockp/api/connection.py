@@ -64,6 +64,8 @@ class Connection(asyncio.Protocol):
         self._gone = False
         self._ended = False  # the client sends no more
         self._streaming = False
+        self._endless = False  # what is sent ends when something happens, or never
+        self._hijacked: HijackedConnection | None = None
         self._closing = False
         self._raw: deque[bytes] | None = None  # input, once HTTP is over
         self._timer: asyncio.TimerHandle | None = None
@@ -73,6 +75,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            # So that a client whose host is gone is noticed, even by a shim that only has something to read from it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._server.joined(self)
 
     def connection_lost(self, failure: Exception | None) -> None:
@@ -178,8 +184,8 @@ class Connection(asyncio.Protocol):
         try:
             answer = await self._answer(method, target, head)
             reply = await self._hijack(answer, head) if isinstance(answer, Hijack) else answer
+            status = 101 if reply is None else reply.status
             if reply is not None:
-                status = reply.status
                 await self._send(method, reply)
         except ConnectionError:
             self._transport.abort()
@@ -215,9 +221,12 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def stop(self) -> None:
-        """End now, or after the present reply."""
+        """End now, or after the present reply if that has an end."""
+        hijacked = self._hijacked is not None and (self._hijacked.used or self._hijacked.pump is not None)
         if self._task is None:
             self._transport.close()
+        elif self._endless or hijacked:
+            self.abort()
 
     def abort(self) -> None:
         """End now."""
@@ -334,7 +343,7 @@ class Connection(asyncio.Protocol):
         async with contextlib.aclosing(content) as chunks:
             await self.write(out)
             if method != "HEAD" and not bare:
-                self._streaming = True
+                self._streaming, self._endless = True, reply.endless
                 try:
                     if self._ended:
                         raise ClientGone("the client is gone")
@@ -342,7 +351,7 @@ class Connection(asyncio.Protocol):
                         if chunk:
                             await self.write(self._http.send(h11.Data(data=chunk)) or b"")
                 finally:
-                    self._streaming = False
+                    self._streaming = self._endless = False
         await self.write(self._http.send(h11.EndOfMessage()) or b"")
 
     # --- after HTTP
@@ -355,7 +364,7 @@ class Connection(asyncio.Protocol):
         upgrade = any(name == b"upgrade" for name, _ in request.headers)
         self._raw = deque()
         self._transport.pause_reading()
-        raw = HijackedConnection(self, early, wish.head or head(wish.content_type, upgrade=upgrade))
+        raw = self._hijacked = HijackedConnection(self, early, wish.head or head(wish.content_type, upgrade=upgrade))
         try:
             await wish.take(raw)
             if raw.pump is not None:

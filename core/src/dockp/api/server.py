@@ -28,8 +28,8 @@ class Counters:
     """What was done since the start.
 
     Attributes:
-        connections: accepted so far. open: of these, still there. requests: by method and status; 0 where the client
-            left before the reply, or the connection was hijacked.
+        connections: accepted so far. open: of these, still there. requests: by method and status; 101 for every
+            connection that was hijacked, 0 where the client left before the reply.
     """
 
     connections: int = 0
