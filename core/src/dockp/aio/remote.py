@@ -81,15 +81,11 @@ class _Link:
 
     async def ask(self, request: Request, version: tuple[int, int]) -> Answer:
         """Send a request, and give status and headers of its answer. Raises: Unavailable, SystemFault."""
-        try:
-            self.writer.write(self.conversation.head(request, version))
-            await self.writer.drain()
-            if request.upload is not None:
-                await self._upload(request)
-            while (answer := self.conversation.answer()) is None:
-                self.conversation.feed(await self._receive())
-        except ConnectionError as error:
-            raise Unavailable(f"error during connect: {self.endpoint.host}: {error}") from None
+        await self._send(self.conversation.head(request, version))
+        if request.upload is not None:
+            await self._upload(request)
+        while (answer := self.conversation.answer()) is None:
+            self.conversation.feed(await self._receive())
         return answer
 
     async def read(self) -> bytes:
@@ -128,12 +124,17 @@ class _Link:
         try:
             # Reading a file may wait for a disk or a pipe, and the loop must not.
             while piece := await asyncio.to_thread(upload.read, _PIECE):
-                self.writer.write(self.conversation.upload(piece))
-                await self.writer.drain()
-            self.writer.write(self.conversation.upload_end())
-            await self.writer.drain()
-        except ConnectionError:
+                await self._send(self.conversation.upload(piece))
+            await self._send(self.conversation.upload_end())
+        except Unavailable:
             return  # the server takes no more: its answer says why
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            self.writer.write(data)
+            await self.writer.drain()
+        except OSError as error:
+            raise Unavailable(f"error during connect: {self.endpoint.host}: {error}") from None
 
 
 class RemoteStream:

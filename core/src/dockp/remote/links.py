@@ -29,30 +29,24 @@ class Link:
         self.endpoint = endpoint
         self.socket = _connect(endpoint)
         self._conversation = Conversation(endpoint)
-        self.used = False
 
     def ask(self, request: Request, version: tuple[int, int]) -> Answer:
-        """Send a request, and give status and headers of its answer. Raises: Unavailable, SystemFault, OSErrors of the
-        upload."""
-        self.used = True
-        try:
-            self.socket.sendall(self._conversation.head(request, version))
-            if request.upload is not None:
-                self._upload(request)
-            return self._answer()
-        except (ConnectionError, TimeoutError) as error:
-            raise Unavailable(f"error during connect: {self.endpoint.host}: {error}") from None
+        """Send a request, and give status and headers of its answer. Raises: Unavailable, SystemFault; OSErrors of the
+        file that is uploaded."""
+        self._send(self._conversation.head(request, version))
+        if request.upload is not None:
+            self._upload(request)
+        return self._answer()
 
     def hijack(self, request: Request, version: tuple[int, int]) -> Answer:
         """As `ask`, and read not a byte more than the headers when the connection becomes a stream (101)."""
-        self.socket.sendall(self._conversation.head(request, version))
+        self._send(self._conversation.head(request, version))
         if not _is_plain(self.socket):
             return self._answer()
         while True:
-            seen = self.socket.recv(_PIECE, socket.MSG_PEEK)
+            seen = self._receive(socket.MSG_PEEK)
             end = seen.find(b"\r\n\r\n")
-            data = self.socket.recv(end + 4 if end >= 0 else len(seen))
-            self._conversation.feed(data)
+            self._conversation.feed(self.socket.recv(end + 4 if end >= 0 else len(seen)) if seen else b"")
             answer = self._conversation.answer()
             if answer is not None:
                 return answer
@@ -93,9 +87,9 @@ class Link:
             self._conversation.feed(self._receive())
         return answer
 
-    def _receive(self) -> bytes:
+    def _receive(self, flags: int = 0) -> bytes:
         try:
-            return self.socket.recv(_PIECE)
+            return self.socket.recv(_PIECE, flags)
         except ConnectionError:
             return b""
         except OSError as error:
@@ -105,10 +99,16 @@ class Link:
         assert request.upload is not None
         try:
             while piece := request.upload.read(_PIECE):
-                self.socket.sendall(self._conversation.upload(piece))
-            self.socket.sendall(self._conversation.upload_end())
-        except (BrokenPipeError, ConnectionResetError):
+                self._send(self._conversation.upload(piece))
+            self._send(self._conversation.upload_end())
+        except Unavailable:
             return  # the server takes no more: its answer says why
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Unavailable(f"error during connect: {self.endpoint.host}: {error}") from None
 
 
 def _is_plain(connection: socket.socket) -> bool:
@@ -180,6 +180,8 @@ def _connect_ssh(endpoint: Endpoint, address: Address) -> socket.socket:
         raise
     finally:
         theirs.close()
+    # It ends with its connection; somebody has to take note of that.
+    threading.Thread(target=process.wait, daemon=True).start()
     return ours
 
 
