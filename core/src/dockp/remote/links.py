@@ -172,7 +172,7 @@ def _connect_ssh(endpoint: Endpoint, address: Address) -> socket.socket:
     ours, theirs = socket.socketpair()
     try:
         # In a session of its own: Ctrl-C is for the container, and not for the connection to it.
-        subprocess.Popen(
+        process = subprocess.Popen(
             ssh_command(endpoint, address), stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
         )
     except OSError:
