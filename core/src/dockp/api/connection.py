@@ -26,6 +26,7 @@ import h11
 from dockp.api import errors
 from dockp.api.hijack import HijackedConnection, head
 from dockp.api.messages import NEWEST, OLDEST, Hijack, Query, Reply, Request, Version
+from dockp.api.versions import spelled
 from dockp.spi.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -469,14 +470,12 @@ def _parse(target: str) -> tuple[str, Version, Query]:
         numbers = [int(part) for part in text.split(".")]
         version = (numbers[0], numbers[1] if len(numbers) > 1 else 0)
         if version > NEWEST:
-            raise InvalidArgument(f"client version {text} is too new. Maximum supported API version is {_text(NEWEST)}")
+            raise InvalidArgument(
+                f"client version {text} is too new. Maximum supported API version is {spelled(NEWEST)}"
+            )
         if version < OLDEST:
             raise InvalidArgument(
-                f"client version {text} is too old. Minimum supported API version is {_text(OLDEST)}, "
+                f"client version {text} is too old. Minimum supported API version is {spelled(OLDEST)}, "
                 "please upgrade your client to a newer version"
             )
     return path, version, Query(parse_qs(query, keep_blank_values=True))
-
-
-def _text(version: Version) -> str:
-    return f"{version[0]}.{version[1]}"

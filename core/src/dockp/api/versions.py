@@ -20,7 +20,7 @@ from dockp.spi.errors import InvalidArgument
 _Edit: TypeAlias = Callable[[Any], None]
 
 
-def text(version: Version) -> str:
+def spelled(version: Version) -> str:
     """As clients write it: ``1.50``."""
     return ".".join(map(str, version))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dockp.api.messages import NEWEST, OLDEST, Reply, Request
-from dockp.api.versions import text
+from dockp.api.versions import spelled
 from dockp.spi.errors import InvalidArgument, NotImplemented
 
 # What a client may learn before it knows a version. Builder 1: there is no BuildKit to ask for.
@@ -30,8 +30,8 @@ async def version(request: Request) -> Reply:
     document = await services.run(services.engine.system.version)
     first, *others = document["Components"]
     shown = {
-        "ApiVersion": text(NEWEST),
-        "MinAPIVersion": text(OLDEST),
+        "ApiVersion": spelled(NEWEST),
+        "MinAPIVersion": spelled(OLDEST),
         "GitCommit": "",
         "GoVersion": f"Python {first['Details']['Python']}",  # what it is written in, where clients look for that
         "BuildTime": "",
