@@ -154,10 +154,9 @@ def test_sighup_takes_new_values_from_the_file(dockp: Dockp, tmp_path: Path) -> 
         assert info["Debug"] is True
         assert 'level=debug msg="GET /info: 200"' in daemon.log
         assert "mtu changes when the daemon starts again" in daemon.log
-        told = daemon.docker(
-            "events", "--since=1m", "--until=0s", "--filter=event=reload", "--format={{json .}}"
-        ).stdout
-        assert json.loads(told)["Actor"]["Attributes"]["labels"] == '["a=2", "b=3"]'
+        told = daemon.docker("events", "--since=1m", "--until=0s", "--filter=event=reload", "--format={{json .}}")
+        assert told.stdout, told.stderr
+        assert json.loads(told.stdout)["Actor"]["Attributes"]["labels"] == '["a=2", "b=3"]'
         file.write_text('{"nonsense": 1}')
         os.kill(daemon.pid, signal.SIGHUP)
         wait_for(lambda: "match any configuration option: nonsense" in daemon.log, "what is wrong is said")
@@ -194,6 +193,45 @@ def test_metrics(dockp: Dockp) -> None:
     assert any(line.startswith('dockp_driver_calls_total{kind="storage"') for line in lines)
     declared = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     assert len(declared) == sum(1 for line in lines if line.startswith("# TYPE"))
+
+
+def test_it_does_not_wait_for_clients_that_only_listen(daemon: Daemon) -> None:
+    with daemon:
+        daemon.docker("run", "-d", "--network=none", "--name=runs", "busybox", "sleep", "1000")
+        commands = (["events"], ["logs", "-f", "runs"], ["wait", "runs"])
+        clients = [
+            subprocess.Popen(
+                ["docker", *words], env=daemon.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            for words in commands
+        ]
+        wait_for(lambda: len(listening(daemon)) >= len(clients), "all clients are connected")
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 5
+        for client in clients:
+            client.communicate(timeout=10)
+
+
+def listening(daemon: Daemon) -> list[str]:
+    """The connections that clients have to the daemon's socket."""
+    lines = Path(f"/proc/{daemon.pid}/net/unix").read_text().splitlines()
+    return [line for line in lines if line.endswith(str(daemon.socket)) and line.split()[5] == "03"]
+
+
+def test_a_second_interrupt_ends_it_at_once(daemon: Daemon) -> None:
+    daemon.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(daemon.socket))
+        client.sendall(b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        wait_for(lambda: listening(daemon), "the client is connected")
+        time.sleep(0.2)
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGINT)
+        wait_for(lambda: "containers go on" in daemon.log, "the first is heard")
+        daemon.process.send_signal(signal.SIGINT)
+        assert daemon.process.wait(5) == 130
 
 
 # Sockets over TCP, and from systemd

@@ -170,6 +170,7 @@ class Reply:
     Attributes:
         document: anything JSON can say; None when ``content`` counts.
         content: bytes as they are, or a stream that is sent chunk by chunk, each as soon as it comes.
+        endless: the stream goes on until something happens; a daemon that stops does not wait for that.
     """
 
     status: int = 200
@@ -177,6 +178,7 @@ class Reply:
     content: bytes | AsyncGenerator[bytes, None] = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(factory=dict)
+    endless: bool = False
 
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Reply | Hijack]]"

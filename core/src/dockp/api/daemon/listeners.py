@@ -23,6 +23,7 @@ BACKLOG: Final = 4096
 _FIRST_HANDED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _TCP_PORT, _TLS_PORT = 2375, 2376
 _MODE = 0o660
+_LONGEST = 107  # bytes of a path in struct sockaddr_un, unix(7)
 
 
 @frozen
@@ -132,11 +133,7 @@ def _unix(path: str, group: str) -> Listener:
     try:
         # Nobody else may use it before it has its group: the mode of the descriptor is that of the name (unix(7)).
         os.fchmod(listener.fileno(), 0o600)
-        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # the path itself may be too long
-        finally:
-            os.close(directory)
+        _bind(listener, path)
         os.chown(path, 0, owner, follow_symlinks=False)
         os.chmod(path, _MODE)
         listener.listen(BACKLOG)
@@ -144,6 +141,17 @@ def _unix(path: str, group: str) -> Listener:
     except BaseException:
         listener.close()
         raise
+
+
+def _bind(listener: socket.socket, path: str) -> None:
+    if len(os.fsencode(path)) <= _LONGEST:
+        listener.bind(path)
+        return
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+    finally:
+        os.close(directory)
 
 
 def _clear(path: str) -> None:

@@ -67,7 +67,9 @@ async def logs(request: Request) -> Reply:
         until=until,
         tail=lines.parse_tail(query.text("tail")),
     )
-    return Reply(content=await begun(content), content_type=stream_type(request, terminal))
+    return Reply(
+        content=await begun(content), content_type=stream_type(request, terminal), endless=query.flag("follow")
+    )
 
 
 async def followed(

@@ -186,7 +186,7 @@ async def wait(request: Request) -> Reply:
         finally:
             cancel()
 
-    return Reply(content=await begun(body()))
+    return Reply(content=await begun(body()), endless=True)
 
 
 async def begun(content: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -224,7 +224,7 @@ async def stats(request: Request) -> Reply:
             except NotFound:
                 return
 
-    return Reply(content=await begun(body()))
+    return Reply(content=await begun(body()), endless=True)
 
 
 # Events
@@ -252,4 +252,4 @@ async def events(request: Request) -> Reply:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), left)
 
-    return Reply(content=await begun(body()))
+    return Reply(content=await begun(body()), endless=True)
