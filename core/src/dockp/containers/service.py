@@ -512,9 +512,8 @@ class ContainerService:
 
     def settle_one(self, container_id: str) -> None:
         """Take one container's exit record, if it ended."""
-        container = self._context.table.peek(container_id)
-        if container is not None:
-            self._now(container)
+        with contextlib.suppress(NotFound), self._context.exclusive(container_id):
+            settling.settle(self._context, container_id)
 
     # Inside
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SETTLERS = 4
+_SETTLERS = 8
 """Threads that settle. Most of the work waits for the database and for drivers."""
 
 
