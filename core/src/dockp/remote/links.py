@@ -161,7 +161,9 @@ def ssh_command(endpoint: Endpoint, address: Address) -> list[str]:
         command += ["-p", str(address.port)]
     remote = _SSH_FALLBACK
     if address.path:
-        host = f"--host unix://{address.path}"
+        import shlex
+
+        host = f"--host {shlex.quote(f'unix://{address.path}')}"
         remote = f"dockp {host} system dial-stdio 2>/dev/null || exec docker {host} system dial-stdio"
     return [*command, "--", address.name, remote]
 
