@@ -18,15 +18,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from dockp.containers import settling
 from dockp.containers.context import Context
-from dockp.containers.record import Container, MountRecord
+from dockp.containers.mounts import staged
+from dockp.containers.record import Container
 from dockp.containers.states import State
 from dockp.linux.paths import open_in_root
 from dockp.shim import wire
-from dockp.spi.errors import Conflict, SystemFault
+from dockp.spi.errors import Conflict, NotFound, SystemFault, Unavailable
+from dockp.spi.values import Mount
 from dockp.supervisor.state import TaskState
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -87,9 +89,8 @@ def open_to_write(context: Context, container: Container) -> Iterator[View]:
 
 def open_layer(context: Context, snapshot: int) -> View:
     """A layer as it is when mounted, to read."""
-    return _assembled(
-        context, [[m.type, m.source, list(m.options)] for m in context.snapshots.mounts(snapshot, True)], [], 0, False
-    )
+    # Any directory will do to mount on: nobody else sees it.
+    return _assembled(str(context.run_dir("")), context.snapshots.mounts(snapshot, read_only=True))
 
 
 def _settled(context: Context, container_id: str, volumes: bool, writable: bool) -> View:
@@ -101,33 +102,44 @@ def _settled(context: Context, container_id: str, volumes: bool, writable: bool)
     if view is not None:
         return view
     assert container.snapshot is not None
-    # A shim that waits to start its process (again) has the files mounted, which nobody else may then do.
-    state = context.supervisor.state(container.id)
-    shim = state.shim_pid if state is not None and context.supervisor.alive(container.id) else 0
-    wanted = [_volume(context, mount) for mount in container.mounts if volumes and mount.type != "tmpfs"]
+    shim = _waiting_shim(context, container_id)
+    target = str(context.run_dir(container_id) / "rootfs" if shim else context.run_dir(""))
+    place = str(context.run_dir(container_id) / "volumes") if shim else f"{target}/volumes"
+    records = staged(container.mounts if volumes else (), place, context.volumes)
+    wanted: list[list[object]] = [
+        [
+            "bind",
+            mount.source,
+            [word for word in mount.options if word in ("bind", "rbind", "ro", "rro")],
+            mount.target,
+        ]
+        for mount in records.mounts
+        if mount.type != "tmpfs"
+    ]
     # Mount points may have to be made, so that only a view without volumes can do with a snapshot that is read-only.
-    mounts = [] if shim else context.snapshots.mounts(container.snapshot, read_only=not (writable or wanted))
+    mounts = () if shim else context.snapshots.mounts(container.snapshot, read_only=not (writable or wanted))
     return _assembled(
-        context,
-        [[mount.type, mount.source, list(mount.options)] for mount in mounts],
-        wanted,
-        shim,
-        not writable or container.request.host.readonly_rootfs,
-        str(context.run_dir(container.id) / "rootfs") if shim else "",
+        target,
+        mounts,
+        volumes=wanted,
+        staged=() if shim else records.rows,
+        shim=shim,
+        read_only=not writable or container.request.host.readonly_rootfs,
     )
 
 
-def _volume(context: Context, record: MountRecord) -> list[object]:
-    """What `dockp.containers.mounting` is told of a volume or bind mount."""
-    type, source = "bind", record.source
-    words = [word for word in record.options if word in ("bind", "rbind", "ro", "rro")]
-    if record.staged:
-        *below, mount = context.volumes.mounts(record.name)
-        if below:
-            raise Conflict(f"volume {record.name} takes several mounts, which only a running container has")
-        read_only = [word for word in words if word in ("ro", "rro")]
-        type, source, words = mount.type, mount.source, [*mount.options, *read_only]
-    return [type, source, words, record.subpath, record.target]
+def _waiting_shim(context: Context, container_id: str) -> int:
+    """The pid of a shim that is about to start the container's process (again); 0 without one.
+
+    It has the files mounted for writing, which nobody else may then do.
+    """
+    if not context.supervisor.alive(container_id):
+        return 0
+    try:
+        with contextlib.closing(context.supervisor.connect(container_id)) as shim:
+            return shim.state().shim_pid
+    except (NotFound, Unavailable):
+        return 0  # it ends at this moment
 
 
 def _of_running(context: Context, container: Container, volumes: bool) -> View | None:
@@ -180,20 +192,21 @@ def _start_time(pid: int) -> int:
 
 
 def _assembled(
-    context: Context,
-    mounts: list[list[object]],
-    volumes: list[list[object]],
-    shim: int,
-    read_only: bool,
-    target: str = "",
+    target: str,
+    mounts: Sequence[Mount],
+    *,
+    volumes: Sequence[object] = (),
+    staged: Sequence[Mapping[str, object]] = (),
+    shim: int = 0,
+    read_only: bool = False,
 ) -> View:
     request = {
-        "mounts": mounts,
+        "mounts": [[mount.type, mount.source, list(mount.options)] for mount in mounts],
         "volumes": volumes,
+        "staged": staged,
         "shim": shim,
         "read_only": read_only,
-        # Any directory will do to mount on: nobody else sees it.
-        "target": target or str(context.run_dir("")),
+        "target": target,
     }
     ours, theirs = socket.socketpair()
     with ours:
