@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Dockp, image_tar
+from harness import Dockp, image_tar, wait_for
 
 import dockp as library
 from dockp.spi.errors import Forbidden, InvalidArgument, NotFound
@@ -85,6 +85,29 @@ def test_a_stopped_container_has_its_volumes_too(dockp: Dockp, engine: Any) -> N
     assert dockp.ok("diff", "idle") == "A /data\nA /other"
     dockp.ok("rm", "idle")
     dockp.ok("volume", "rm", "data")
+
+
+def test_files_of_a_container_that_is_about_to_start(dockp: Dockp, engine: Any) -> None:
+    """Its shim has them mounted already."""
+    id = dockp.ok("create", "--network", "none", "busybox", "cat", "/file")
+    with contextlib.closing(engine.containers.attach(id, stdin=False, stdout=True, stderr=True)) as output:
+        engine.containers.archive_put(id, "/", archive(file=b"in time"))
+        engine.containers.start(id)
+        assert output.recv(100) == b"\x01" + bytes(6) + b"\x07in time"
+        engine.containers.wait(id)
+
+
+def test_files_of_a_container_between_two_runs(dockp: Dockp, engine: Any) -> None:
+    script = "cat /file /data/file 2>/dev/null && exec sleep 1000; exit 1"
+    dockp.ok(
+        *("run", "-d", "--name", "again", "--restart", "always", "--network", "none", "-v", "/data"),
+        *("busybox", "sh", "-c", script),
+    )
+    time.sleep(1)
+    engine.containers.archive_put("again", "/data", archive(file=b"volume"))
+    engine.containers.archive_put("again", "/", archive(file=b"root"))
+    assert content(engine.containers.archive_get("again", "/file")[0]) == {"file": b"root"}
+    wait_for(lambda: dockp.ok("logs", "again").endswith("rootvolume"), "both files", 20)
 
 
 def test_what_is_read_only_stays_so(dockp: Dockp, engine: Any) -> None:
