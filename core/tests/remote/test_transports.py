@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import ssl
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from peer import Peer, answer
 
+from dockp.aio.remote import RemoteEngine as AsyncEngine
 from dockp.remote.endpoint import Endpoint, Tls, parse_host
 from dockp.remote.engine import RemoteEngine
 from dockp.remote.links import ssh_command
@@ -109,6 +111,34 @@ def test_an_attached_stream_goes_both_ways_and_is_half_closed(secure: Peer, cert
             out += piece
         assert bytes(out) == b"early %d" % size + b"." * size
         stream.close()
+
+
+def test_an_asynchronous_stream_is_half_closed_too(secure: Peer, certificates: Path) -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(UPGRADED)
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+        connection.sendall(b"got " + received)
+
+    secure.on("POST /exec/e/start", talk)
+
+    async def main() -> bytes:
+        with _engine(secure, certificates) as blocking:
+            endpoint = blocking.endpoint
+        async with AsyncEngine(endpoint) as engine:
+            assert await engine.version() == (1, 44)
+            stream = await engine.containers.exec_start("e", tty=False)
+            assert stream is not None
+            await stream.send(b"input")
+            await stream.close_stdin()
+            out = b""
+            while piece := await stream.recv():
+                out += piece
+            await stream.close()
+            return out
+
+    assert asyncio.run(main()) == b"got input"
 
 
 def test_ssh_runs_the_dialler_on_the_other_side() -> None:

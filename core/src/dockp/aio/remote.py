@@ -1,4 +1,7 @@
-"""An engine behind a socket, by asyncio: no threads. The verbs are those of `dockp.remote.verbs`."""
+"""An engine behind a socket, by asyncio: no threads, but for streams over TLS.
+
+The verbs are those of `dockp.remote.verbs`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+from attrs import evolve
+
+from dockp.aio.local import LocalStream
 from dockp.aio.running import run
 from dockp.interface import Created, Progress
 from dockp.remote import verbs
@@ -26,13 +32,14 @@ from dockp.remote.calls import (
 )
 from dockp.remote.detach import KeyWatch
 from dockp.remote.endpoint import Endpoint
+from dockp.remote.engine import RemoteEngine as BlockingEngine
 from dockp.remote.errors import error_of
 from dockp.remote.http import Conversation
 from dockp.remote.links import ssh_command, tls_context, unreachable
 from dockp.spi.errors import DockpError, SystemFault, Unavailable
 
 if TYPE_CHECKING:
-    from dockp.aio.interface import Pending
+    from dockp.aio.interface import Pending, Stream
     from dockp.containers.model import CreateRequest, ExecConfig
     from dockp.spi.logs import LogEntry
 
@@ -168,9 +175,8 @@ class RemoteStream:
             self._link.writer.close()
 
     async def close_stdin(self) -> None:
-        if self._link.writer.can_write_eof():
-            with contextlib.suppress(OSError):
-                self._link.writer.write_eof()
+        with contextlib.suppress(OSError):
+            self._link.writer.write_eof()
 
     async def wait_end(self) -> str:
         return "detach" if self._watch is not None and self._watch.seen else "exit"
@@ -243,8 +249,12 @@ class RemoteEngine:
             request.hear(message, said)
         return request.result(said)
 
-    async def hijack(self, request: Hijack) -> RemoteStream:
+    async def hijack(self, request: Hijack) -> Stream:
         version, tty = await self.version(), request.tty
+        if self.endpoint.tls is not None:
+            # The end of input must be told, and asyncio's TLS cannot be closed one way: a thread pumps such a stream.
+            known = evolve(self.endpoint, api_version=f"{version[0]}.{version[1]}")
+            return LocalStream(await asyncio.to_thread(BlockingEngine(known).hijack, request))
         link = await _Link.open(self.endpoint)
         async with _closed_on_failure(link):
             answer = await link.ask(request, version)
@@ -376,7 +386,7 @@ class Containers(_Noun):
 
     async def attach(
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, detach_keys: str = "", logs: bool = False
-    ) -> RemoteStream:
+    ) -> Stream:
         return await self._engine.hijack(
             verbs.attach(ref, stdin=stdin, stdout=stdout, stderr=stderr, detach_keys=detach_keys, logs=logs)
         )
@@ -405,7 +415,7 @@ class Containers(_Noun):
             self._exec_keys[id] = config.detach_keys
         return id
 
-    async def exec_start(self, exec_id: str, *, detach: bool = False, tty: bool | None = None) -> RemoteStream | None:
+    async def exec_start(self, exec_id: str, *, detach: bool = False, tty: bool | None = None) -> Stream | None:
         keys = self._exec_keys.pop(exec_id, "")
         if tty is None:
             tty = bool(((await self.exec_inspect(exec_id)).get("ProcessConfig") or {}).get("tty"))
