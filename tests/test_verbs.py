@@ -104,10 +104,10 @@ def test_files_of_a_container_between_two_runs(dockp: Dockp, engine: Any) -> Non
         *("busybox", "sh", "-c", script),
     )
     time.sleep(1)
-    engine.containers.archive_put("again", "/data", archive(file=b"volume"))
-    engine.containers.archive_put("again", "/", archive(file=b"root"))
-    assert content(engine.containers.archive_get("again", "/file")[0]) == {"file": b"root"}
-    wait_for(lambda: dockp.ok("logs", "again").endswith("rootvolume"), "both files", 20)
+    engine.containers.archive_put("again", "/data", archive(file=b"volume\n"))
+    engine.containers.archive_put("again", "/", archive(file=b"root\n"))
+    assert content(engine.containers.archive_get("again", "/file")[0]) == {"file": b"root\n"}
+    wait_for(lambda: dockp.ok("logs", "again").endswith("root\nvolume"), "both files", 20)
 
 
 def test_what_is_read_only_stays_so(dockp: Dockp, engine: Any) -> None:
