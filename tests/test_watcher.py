@@ -17,7 +17,7 @@ from harness import Dockp, wait_for
 
 import dockp as package
 from dockp.containers.model import Config, CreateRequest, HostConfig, RestartPolicy
-from dockp.engine import LocalEngine
+from dockp.engine import LocalEngine, watcher
 from dockp.interface import WaitResult
 
 
@@ -128,6 +128,19 @@ def test_a_killed_shim_is_an_end(engine: LocalEngine, dockp: Dockp) -> None:
     assert ended.get(timeout=5).exit_code == 137
     events = [event for event in engine._context.events.past() if event["Actor"]["ID"] == container_id]
     assert [event["Action"] for event in events] == ["create", "start", "die"]
+
+
+def test_an_event_that_was_never_written_is_missed_not_for_long(dockp: Dockp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "_ROUND", 0.2)
+    settings = {"data_root": dockp.data_root, "exec_root": dockp.exec_root, "cgroup_parent": dockp.cgroup_parent}
+    with package.Engine(**{name: str(value) for name, value in settings.items()}) as engine:
+        engine.watch()
+        container_id = create(engine, "true")
+        waiting = [when(engine, container_id, condition) for condition in ("removed", "next-exit")]
+        # As by a command that is killed between the removal and its event.
+        monkeypatch.setattr(engine._context.events, "path", "/dev/null")
+        engine.containers.remove(container_id)
+        assert [queue.get(timeout=5).exit_code for queue in waiting] == [0, 0]
 
 
 def test_no_reaper_is_started_beside_a_watcher(engine: LocalEngine, dockp: Dockp) -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import define
 
@@ -41,6 +41,9 @@ _log = logging.getLogger(__name__)
 _SETTLERS = 8
 """Threads that settle. Most of the work waits for the database and for drivers."""
 
+
+_ROUND = 20.0
+"""Seconds after which the watcher looks after those for whom it heard nothing."""
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.001, 1.0
 """Seconds between looks at a container whose shim is neither there nor gone."""
@@ -63,12 +66,13 @@ class _Waiter:
 
 @define(eq=False)
 class _Shim:
-    """A connection to one shim. ``over``: its container has ended."""
+    """A connection to one shim. ``over``: its container has ended, at ``finished`` (nanoseconds since the epoch)."""
 
     container_id: str
     sock: socket.socket
     receiver: wire.Receiver
     over: bool = False
+    finished: int = 0
 
 
 class Watcher:
@@ -218,8 +222,9 @@ class Watcher:
     # The thread
 
     def _run(self) -> None:
+        due = time.monotonic() + _ROUND
         while not self._closing:
-            for descriptor, _ in self._epoll.poll():
+            for descriptor, _ in self._epoll.poll(max(0.0, due - time.monotonic())):
                 try:
                     if descriptor == self._follower.fileno():
                         for event in self._follower.read():
@@ -228,6 +233,9 @@ class Watcher:
                         self._hear(self._shims[descriptor])
                 except Exception:
                     _log.exception("the watcher failed")
+            if time.monotonic() >= due:
+                due = time.monotonic() + _ROUND
+                self._pool.submit(self._make_round)
 
     def _happened(self, event: Event) -> None:
         if event["Type"] != "container":
@@ -237,7 +245,7 @@ class Watcher:
         if event["Action"] == "start":
             if known is not None and not known.over:
                 self._hear(known)  # it may have ended, and have been started anew by somebody else
-            if known is None or known.over:
+            if known is None or (known.over and event["timeNano"] > known.finished):
                 self.adopt(container_id)
         elif event["Action"] == "die":
             # A shim that is listened to tells of it itself, once its ports are free again.
@@ -255,8 +263,9 @@ class Watcher:
             messages = None
         for message, _ in messages or ():
             if message.get("event") == "exit" and not shim.over:
-                shim.over = True
-                self._remember(shim.container_id, message["state"])
+                state = TaskState.from_json(message["state"])
+                shim.over, shim.finished = True, state.finished_at
+                self._remember(shim.container_id, _result(state))
                 self._pool.submit(self._ended, shim)
             elif message.get("action") == "die" and message["state"]["status"] == "restarting":
                 state = TaskState.from_json(message["state"])
@@ -264,11 +273,11 @@ class Watcher:
         if messages is None:
             self._lost(shim)
 
-    def _remember(self, container_id: str, state: dict[str, Any]) -> None:
+    def _remember(self, container_id: str, result: WaitResult) -> None:
         """For those who wait for the removal, which may come first."""
         with self._guard:
             for waiter in self._waiters.get(container_id, ()):
-                waiter.last = _result(TaskState.from_json(state))
+                waiter.last = result
 
     def _lost(self, shim: _Shim) -> None:
         """The connection has ended: the container was cleaned up, or the shim was killed."""
@@ -282,6 +291,14 @@ class Watcher:
             self._pool.submit(self._deserted, shim.container_id)
 
     # In the pool
+
+    def _make_round(self) -> None:
+        """Look after all whom somebody waits for: whoever was to tell of it may have been killed just before."""
+        for container_id in list(self._waiters):
+            if self._context.table.peek(container_id) is None:
+                self._tell_removed(container_id)
+            else:
+                self._settled(container_id)
 
     def _deserted(self, container_id: str) -> None:
         """There is no connection to the shim of a container that was said to run."""
