@@ -259,6 +259,7 @@ def test_head_is_get_without_the_body(lab: Lab) -> None:
         ("/nothing", 404, "page not found"),
         ("/v1.44/nothing", 404, "page not found"),
         ("/v1.44ping", 404, "page not found"),
+        ("/v" + "9" * 5000 + "/ping", 404, "page not found"),
         ("/v1.99/ping", 400, "client version 1.99 is too new. Maximum supported API version is 1.50"),
         (
             "/v1.12/ping",
@@ -276,6 +277,15 @@ def test_errors_are_documents_with_a_message(lab: Lab, target: str, status: int,
     assert response.headers["Content-Type"] == "application/json"
     text = json.loads(body)["message"]
     assert text == message or (message is None and "secret" not in text and "\n" not in text)
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [("//ping?a=b", "/ping?a=b"), ("/v1.44/../ping", "/ping"), ("/x/%2e%2e/%2E/ping", "/ping"), ("/../..", "/")],
+)
+def test_tricks_in_paths_lead_elsewhere(lab: Lab, target: str, place: str) -> None:
+    status, _, response = ask(lab, f"GET {target}")
+    assert (status, response.headers["Location"]) == (301, place)
 
 
 def test_another_method_is_another_page(lab: Lab) -> None:

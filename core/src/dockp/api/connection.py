@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import logging
+import posixpath
 import re
 import select
 import socket
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 import h11
 
@@ -41,7 +42,7 @@ LINGER = 1.0
 _AHEAD = 1 << 16
 """Bytes that are received before they are asked for."""
 
-_VERSIONED = re.compile(r"/v(\d+(?:\.\d+)*)(/.*)")
+_VERSIONED = re.compile(r"/v([0-9]{1,9}(?:\.[0-9]{1,9})*)(/.*)")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 _log = logging.getLogger(__name__)
 
@@ -240,6 +241,8 @@ class Connection(asyncio.Protocol):
     async def _answer(self, method: str, target: str, head: h11.Request) -> Reply | Hijack:
         """What the handler says, or what its error means."""
         try:
+            if place := _moved(target):
+                return Reply(status=301, headers={"Location": place})
             path, version, query = _parse(target)
             found = self._server.router.find(method, path, version)
             if found is None:
@@ -454,6 +457,18 @@ class _BodySource(io.RawIOBase):
     def close(self) -> None:
         self._sock.close()
         super().close()
+
+
+def _moved(target: str) -> str:
+    """Where a path with ``//``, ``.`` or ``..`` in it leads to, as Docker's router has it; "" for any other."""
+    path, mark, query = target.partition("?")
+    path = unquote(path)
+    if not path.startswith("/"):
+        return ""
+    clean = "/" + posixpath.normpath(path).strip("/")
+    if path.endswith("/") and clean != "/":
+        clean += "/"
+    return "" if clean == path else quote(clean) + mark + query
 
 
 def _parse(target: str) -> tuple[str, Version, Query]:

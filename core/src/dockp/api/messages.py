@@ -121,7 +121,7 @@ def moment(text: str, name: str) -> int:
     try:
         return int(seconds or 0) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
     except ValueError:
-        raise InvalidArgument(f'invalid {name}: parsing "{text}": use seconds since the epoch') from None
+        raise InvalidArgument(f'invalid {name}: strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
 @frozen(kw_only=True)
@@ -143,7 +143,7 @@ class Request:
     services: Services
 
     async def json(self) -> dict[str, Any]:
-        """The body as a JSON object; {} when there is none. Raises: InvalidArgument with Docker's wording."""
+        """The body as a JSON object; {} when there is none, or null. Raises: InvalidArgument with Docker's wording."""
         raw = await self.body.read(JSON_LIMIT)
         if not raw.strip():
             return {}
@@ -158,6 +158,8 @@ class Request:
             raise InvalidArgument(f"invalid JSON: {error}") from None
         except RecursionError:
             raise InvalidArgument("invalid JSON: nested too deeply") from None
+        if document is None:
+            return {}
         if not isinstance(document, dict):
             raise InvalidArgument("invalid JSON: the body must be an object")
         return document

@@ -191,9 +191,7 @@ class LocalSystem:
         given = filters or {}
         check(given)
         if since is not None and until is not None and since > until:
-            raise InvalidArgument(
-                f"`since` time ({since // 10**9}) cannot be after `until` time ({until // 10**9})"
-            )
+            raise InvalidArgument(f"`since` time ({since // 10**9}) cannot be after `until` time ({until // 10**9})")
         return self._context.events.stream(
             since=since, until=until, wanted=lambda event: passes(event, given), watched=watched
         )
