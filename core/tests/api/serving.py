@@ -122,10 +122,10 @@ class Served:
         self._process.stdin.close()
         self._process.wait(20)
         self._log.close()
-        for root in (found for pattern in ("", "*/") for found in Path("/sys/fs/cgroup").glob(pattern + self.cgroup)):
-            for directory in sorted(root.rglob("*/"), key=lambda path: -len(path.parts)):
+        places = [path for pattern in ("", "*/") for path in Path("/sys/fs/cgroup").glob(pattern + self.cgroup)]
+        for root in {path.resolve() for path in places}:
+            for directory in [*sorted(root.rglob("*/"), key=lambda path: -len(path.parts)), root]:
                 directory.rmdir()
-            root.rmdir()
 
     @property
     def log(self) -> str:
