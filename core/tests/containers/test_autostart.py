@@ -48,7 +48,7 @@ def container(
         ("on-failure", {"exit_code": 1, "restart_count": 3}, True),
     ],
 )
-def test_who_is_due(policy: str, task: dict[str, object], expected: bool) -> None:
+def test_who_is_due(policy: str, task: dict[str, Any], expected: bool) -> None:
     assert due(container("x", policy, **task)) is expected
 
 

@@ -61,6 +61,12 @@ def run(arguments: Sequence[str]) -> int:
         return Daemon(settings, values).run()
     except DockpError as error:
         return _refuse(f"failed to start daemon: {error}")
+    except Exception as error:
+        if values["debug"]:
+            import traceback
+
+            traceback.print_exc()
+        return _refuse(f"failed to start daemon: {type(error).__name__}: {error} (run with --debug for the traceback)")
 
 
 def _refuse(text: str) -> int:
