@@ -124,6 +124,16 @@ class ApiServices:
                 asking.add_done_callback(lambda done: (done.exception(), _submit(self.long, close)))
 
 
+async def obtained(asked: Awaitable[T], give_back: Callable[[T], object]) -> T:
+    """What a thread was asked for; given back should it come when whoever asked has been cancelled."""
+    coming = asyncio.ensure_future(asked)
+    try:
+        return await asyncio.shield(coming)
+    except asyncio.CancelledError:
+        coming.add_done_callback(lambda done: None if done.exception() else give_back(done.result()))
+        raise
+
+
 def _submit(lane: Lane, work: Callable[[], T]) -> asyncio.Future[T]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

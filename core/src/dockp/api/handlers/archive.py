@@ -6,6 +6,7 @@ import base64
 import json
 
 from dockp.api.messages import Reply, Request
+from dockp.api.services import obtained
 from dockp.interface import Document
 from dockp.spi.errors import InvalidArgument
 
@@ -29,8 +30,9 @@ async def head(request: Request) -> Reply:
 
 async def get(request: Request) -> Reply:
     services = request.services
-    file, document = await services.run_long(
-        services.engine.containers.archive_get, request.parameters["id"], _path(request)
+    file, document = await obtained(
+        services.run_long(services.engine.containers.archive_get, request.parameters["id"], _path(request)),
+        lambda found: found[0].close(),
     )
     return Reply(content=services.chunks(file), content_type="application/x-tar", headers=_stat(document))
 
@@ -52,5 +54,6 @@ async def put(request: Request) -> Reply:
 
 async def export(request: Request) -> Reply:
     services = request.services
-    file = await services.run_long(services.engine.containers.export, request.parameters["id"])
+    exported = services.run_long(services.engine.containers.export, request.parameters["id"])
+    file = await obtained(exported, lambda file: file.close())
     return Reply(content=services.chunks(file), content_type="application/octet-stream")

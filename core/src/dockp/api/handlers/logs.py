@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Set
+from collections.abc import AsyncGenerator, Set
 
 from attrs import frozen
 
 from dockp.api.messages import Reply, Request, Services, moment
+from dockp.api.services import obtained
 from dockp.interface import WaitResult
 from dockp.logs import lines
 from dockp.spi.errors import InvalidArgument
@@ -84,7 +85,10 @@ async def followed(
 ) -> AsyncGenerator[bytes, None]:
     """The log, as bytes for the client; b"" first, once nothing can be refused any more."""
     containers = services.engine.containers
-    feed, more = await services.run(containers.log_feed, ref, follow=follow, since=since, until=until, tail=tail)
+    feed, more = await obtained(
+        services.run(containers.log_feed, ref, follow=follow, since=since, until=until, tail=tail),
+        lambda found: found[0].close(),
+    )
     with contextlib.closing(feed), services.changes.watch(feed.directory) as changed:
         async with _ends(services, ref, changed) if follow else contextlib.nullcontext():
             yield b""
@@ -114,7 +118,8 @@ async def _ends(services: Services, ref: str, changed: asyncio.Event) -> AsyncGe
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(changed.set)
 
-    cancel: Callable[[], object] = await services.run(services.engine.containers.when, ref, "next-exit", tell)
+    when = services.run(services.engine.containers.when, ref, "next-exit", tell)
+    cancel = await obtained(when, lambda cancel: cancel())
     try:
         yield
     finally:

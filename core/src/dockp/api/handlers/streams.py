@@ -11,6 +11,7 @@ from typing import Any
 
 from dockp.api.handlers.logs import Framing, followed
 from dockp.api.messages import Hijack, RawConnection, Reply, Request, moment
+from dockp.api.services import obtained
 from dockp.containers.stats import following
 from dockp.interface import Document, WaitResult
 from dockp.keys import parse_detach_keys
@@ -175,7 +176,8 @@ async def wait(request: Request) -> Reply:
             loop.call_soon_threadsafe(settle, result)
 
     async def body() -> AsyncGenerator[bytes, None]:
-        cancel = await services.run(services.engine.containers.when, request.parameters["id"], condition, tell)
+        when = services.run(services.engine.containers.when, request.parameters["id"], condition, tell)
+        cancel = await obtained(when, lambda cancel: cancel())
         try:
             yield b""
             result = await ended
@@ -233,8 +235,9 @@ async def stats(request: Request) -> Reply:
 async def events(request: Request) -> Reply:
     services, query = request.services, request.query
     since, until = ((moment(query.text(name), name) if query.text(name) else None) for name in ("since", "until"))
-    stream = await services.run(
-        services.engine.system.events, since=since, until=until, filters=query.filters(), watched=False
+    stream = await obtained(
+        services.run(services.engine.system.events, since=since, until=until, filters=query.filters(), watched=False),
+        lambda stream: stream.close(),
     )
 
     async def body() -> AsyncGenerator[bytes, None]:
