@@ -280,9 +280,21 @@ def _readable(connection: socket.socket) -> bool:
 
 
 def _close_write(secured: ssl.SSLSocket) -> None:
-    """Say that no more comes (close_notify) and go on reading."""
+    """Say that no more comes (close_notify) and go on reading.
+
+    OpenSSL writes the alert and then looks for the server's; data that it finds in its place it takes for an error. So
+    for this moment the descriptor leads to a socket that has nothing to read.
+    """
     import ssl
 
-    # Without blocking it sends the alert and gives up on the server's own, so that reading goes on.
-    with contextlib.suppress(ssl.SSLError, OSError):
-        secured.unwrap()
+    decoy, alert = socket.socketpair()
+    kept = os.dup(secured.fileno())
+    try:
+        os.dup2(decoy.fileno(), secured.fileno(), inheritable=False)
+        decoy.setblocking(False)
+        with contextlib.suppress(ssl.SSLError, OSError):
+            secured.unwrap()
+    finally:
+        os.dup2(kept, secured.fileno(), inheritable=False)
+        with socket.socket(fileno=kept) as connection, alert, decoy, contextlib.suppress(OSError):
+            connection.sendall(alert.recv(_PIECE, socket.MSG_DONTWAIT))
