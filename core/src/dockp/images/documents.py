@@ -212,6 +212,9 @@ def parse_descriptor(value: object) -> Descriptor:
         raise InvalidArgument(f"image manifest is malformed: {digest!r} is no digest")
     hex_of(digest)
     platform = value.get("platform")
+    urls = _list(value, "urls") if value.get("urls") is not None else []
+    if not all(isinstance(url, str) for url in urls):
+        raise InvalidArgument("image manifest is malformed: 'urls' must be a list of strings")
     return Descriptor(
         media_type=_text(value, "mediaType"),
         digest=digest,
@@ -222,6 +225,7 @@ def parse_descriptor(value: object) -> Descriptor:
         if isinstance(platform, dict)
         else None,
         annotations=_strings(value, "annotations"),
+        urls=tuple(urls),
     )
 
 
@@ -232,6 +236,8 @@ def descriptor_json(descriptor: Descriptor) -> dict[str, Any]:
         "digest": descriptor.digest,
         "size": descriptor.size,
     }
+    if descriptor.urls:
+        document["urls"] = list(descriptor.urls)
     if descriptor.annotations:
         document["annotations"] = dict(descriptor.annotations)
     if descriptor.platform is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from dockp.spi.execution import ExecDriver
     from dockp.spi.hooks import SPI_VERSION, hookimpl, hookspec
-    from dockp.spi.images import ImageSource, SourceContext
+    from dockp.spi.images import Credentials, ImageSource, ImageTarget, RegistrySettings, SourceContext
     from dockp.spi.logs import LogDriver, LogEntry
     from dockp.spi.network import (
         Endpoint,
@@ -62,7 +62,7 @@ _HOME = {
     ),
     "execution": ("ExecDriver",),
     "hooks": ("SPI_VERSION", "hookimpl", "hookspec"),
-    "images": ("ImageSource", "SourceContext"),
+    "images": ("Credentials", "ImageSource", "ImageTarget", "RegistrySettings", "SourceContext"),
     "logs": ("LogDriver", "LogEntry"),
     "network": (
         "Endpoint",
@@ -85,6 +85,7 @@ __all__ = [
     "AlreadyExists",
     "ChangesDirectory",
     "Conflict",
+    "Credentials",
     "Descriptor",
     "DockpError",
     "Endpoint",
@@ -92,6 +93,7 @@ __all__ = [
     "FailedPrecondition",
     "Forbidden",
     "ImageSource",
+    "ImageTarget",
     "InvalidArgument",
     "IpamDriver",
     "LogDriver",
@@ -107,6 +109,7 @@ __all__ = [
     "Pool",
     "Probe",
     "Publication",
+    "RegistrySettings",
     "Runtime",
     "RuntimeFailure",
     "SourceContext",

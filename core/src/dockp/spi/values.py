@@ -78,10 +78,14 @@ class Platform:
 
 @frozen(kw_only=True)
 class Descriptor:
-    """A reference to content, OCI image-spec ``descriptor.md``: media type, ``sha256:…`` digest, size in bytes."""
+    """A reference to content, OCI image-spec ``descriptor.md``: media type, ``sha256:…`` digest, size in bytes.
+
+    ``urls``: where else the bytes can be had, as foreign layers have it.
+    """
 
     media_type: str
     digest: str
     size: int
     platform: Platform | None = None
     annotations: Mapping[str, str] = field(factory=dict)
+    urls: tuple[str, ...] = ()
