@@ -297,4 +297,6 @@ def _close_write(secured: ssl.SSLSocket) -> None:
     finally:
         os.dup2(kept, secured.fileno(), inheritable=False)
         with socket.socket(fileno=kept) as connection, alert, decoy, contextlib.suppress(OSError):
+            connection.setblocking(True)  # thirty bytes, which a full buffer must not lose
             connection.sendall(alert.recv(_PIECE, socket.MSG_DONTWAIT))
+        secured.setblocking(False)  # they share the flag
