@@ -1,8 +1,8 @@
 """The `Engine` interface: what the command line, the API and programs are written against.
 
-Met by `dockp.engine.local.LocalEngine` (does the work in this process) and by `dockp.remote.engine.RemoteEngine` (speaks
-the Docker Engine API). Small protocols by noun; every method is synchronous and may be called from many threads. Documents
-(`Document`) are Docker's JSON, ready to print or to serve. Errors are `dockp.spi.errors`.
+Met by `dockp.engine.local.LocalEngine` (does the work in this process) and by `dockp.remote.engine.RemoteEngine`
+(speaks the Docker Engine API). Small protocols by noun; every method is synchronous and may be called from many
+threads. Documents (`Document`) are Docker's JSON, ready to print or to serve. Errors are `dockp.spi.errors`.
 """
 
 from __future__ import annotations

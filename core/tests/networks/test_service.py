@@ -497,4 +497,4 @@ def test_the_network_document_is_dockers(service: NetworkService, world: World) 
     assert document["Created"].endswith("Z")
     service.rename("c1", "renamed")
     assert service.inspect("bridge")["Containers"]["c1"]["Name"] == "renamed"
-    assert service.inspect("none")["IPAM"]["Config"] is None
+    assert service.inspect("none")["IPAM"]["Config"] == []
