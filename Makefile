@@ -62,7 +62,7 @@ format: $(SETUP) ## let ruff format and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(SETUP) .cache/packages-bench.stamp ## side by side with runc, docker and podman; as root
+bench: $(SETUP) .cache/packages-bench.stamp ## side by side with runc, docker and podman, dockpd with dockerd; as root
 	@scripts/bench.sh
 
 lock: $(SETUP) ## bring requirements.lock up to date

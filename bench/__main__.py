@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from bench import machine
+from bench.daemons import Daemons
 from bench.measures import Bench
 from bench.report import Section
+from bench.turns import Turns
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -20,37 +22,41 @@ def main() -> int:
     """Measure, print, and put the figures into the page; 1 when something failed to run, else 0."""
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="dockp beside runc, docker and podman")
     parser.add_argument("--quick", action="store_true", help="fewer rounds; prints only")
+    parser.add_argument("--daemons", action="store_true", help="dockpd beside dockerd only; prints only")
     parser.add_argument("--home", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--images", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--cgroup", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     facts = [*machine.describe(), ("load before", machine.load())]
     debian = options.images / "debian.tar"
-    bench = Bench(
-        options.home,
-        options.images / "busybox.tar",
-        debian if debian.exists() and not options.quick else None,
-        options.cgroup,
-        options.quick,
-    )
-    try:
-        sections = bench.all()
-    finally:
-        bench.close()
+    busybox = options.images / "busybox.tar"
+    turns = Turns()
+    benches: list[Bench | Daemons] = [Daemons(options.home, busybox, options.cgroup, turns, options.quick)]
+    if not options.daemons:
+        debian = debian if debian.exists() and not options.quick else None
+        benches.insert(0, Bench(options.home, busybox, debian, options.cgroup, turns, options.quick))
+    sections: list[Section] = []
+    for bench in benches:
+        try:
+            sections += bench.all()
+        finally:
+            bench.close()
+        facts += bench.versions
     facts.append(("load after", machine.load()))
-    text = _page([*facts, *bench.versions], sections, options.quick)
+    partly = options.quick or options.daemons
+    text = _page(facts, sections, partly)
     print(text)
     for what, verdict in (pair for section in sections for pair in section.verdicts()):
         print(f"{what}: {verdict}")
-    if not options.quick and not bench.problems:
+    if not partly and not turns.problems:
         _write(_REPOSITORY / "docs" / "benchmarks.md", text)
-    for problem in bench.problems:
+    for problem in turns.problems:
         print(f"failed: {problem}", file=sys.stderr)
-    return 1 if bench.problems else 0
+    return 1 if turns.problems else 0
 
 
-def _page(facts: list[tuple[str, str]], sections: list[Section], quick: bool) -> str:
-    command = "scripts/bench.sh --quick" if quick else "make bench"
+def _page(facts: list[tuple[str, str]], sections: list[Section], partly: bool) -> str:
+    command = " ".join(["scripts/bench.sh", *sys.argv[1:]]) if partly else "make bench"
     known = [("command", f"`{command}`"), ("date", datetime.date.today().isoformat()), *facts, ("source", _commit())]
     lines = "\n".join(f"- {name}: {value}" for name, value in known)
     return f"{lines}\n\n" + "\n".join(section.render() for section in sections)

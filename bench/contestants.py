@@ -9,7 +9,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -117,40 +116,87 @@ class Dockp(Contestant):
         return ["image", "import", str(tar), name]
 
 
-class Docker(Contestant):
-    """Debian's dockerd, warm, with its command."""
+class Served(Contestant):
+    """A daemon, and docker's command, the same program for each of them."""
+
+    SOCKET = "/run/bench.sock"
+
+    def __init__(self, home: Path, cgroup: str) -> None:
+        super().__init__(home, cgroup)
+        self.env["DOCKER_HOST"] = f"unix://{self.SOCKET}"
+        self.env["DOCKER_CONFIG"] = str(home)
+        self.pid = 0
+
+    def prefix(self) -> list[str]:
+        return ["docker"]
+
+    def daemon(self) -> list[str]:
+        """The command that is the daemon."""
+        raise NotImplementedError
+
+    def version(self) -> str:
+        return self.ok("version", "--format", "{{.Server.Version}}").strip()
+
+    def prepare(self, image: Path) -> None:
+        self.start()
+        super().prepare(image)
+
+    def start(self) -> Answer:
+        """Start the daemon; how many ``seconds`` it took to answer, and ``listed`` to list its containers."""
+        log = str(self.home / "daemon.log")
+        answer = self.worker.call("serve", argv=self.daemon(), env=self.env, log=log, at=self.SOCKET)
+        if "pid" not in answer:
+            lines = Path(log).read_text().splitlines()
+            raise Failure(f"{self.name} did not start: {lines[-1] if lines else 'no output'}")
+        self.pid = int(answer["pid"])
+        return answer
+
+    def stop(self) -> None:
+        self.worker.call("stop", pid=self.pid)
+
+    def sdk(self, operation: str, **arguments: object) -> Answer:
+        """Have something done through docker-py, in the worker. See `bench.sdk`."""
+        return self.worker.call(operation, url=self.env["DOCKER_HOST"], **arguments)
+
+    def idle_memory(self) -> float:
+        """Proportional set size, in bytes, of the daemon and all that it has started but for containers."""
+        return sum(pss(pid) for pid in descendants(self.pid))
+
+
+class Docker(Served):
+    """Debian's dockerd, warm."""
 
     name = "docker"
     shims = "containerd-shim"
 
-    def __init__(self, home: Path, cgroup: str) -> None:
-        super().__init__(home, cgroup)
-        self.env["DOCKER_HOST"] = "unix:///run/bench.sock"
-        self.env["DOCKER_CONFIG"] = str(home)
-
-    def prefix(self) -> list[str]:
-        return ["/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"]
-
-    def version(self) -> str:
-        return f"{self.ok('version', '--format', '{{.Server.Version}}').strip()}"
-
-    def prepare(self, image: Path) -> None:
-        log = self.home / "dockerd.log"
+    def daemon(self) -> list[str]:
         argv = ["dockerd", "--host", self.env["DOCKER_HOST"], "--data-root", str(self.home / "data")]
         argv += ["--exec-root", "/run/docker-exec", "--pidfile", "/run/dockerd.pid"]
-        argv += ["--cgroup-parent", f"/{self.cgroup}", "--exec-opt", "native.cgroupdriver=cgroupfs"]
-        self.worker.call("daemon", argv=argv, env=self.env, log=str(log))
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.version()
-                break
-            except Failure as failure:
-                if time.monotonic() > deadline:
-                    lines = log.read_text().splitlines()
-                    raise Failure(f"dockerd did not start: {lines[-1] if lines else failure}") from None
-            time.sleep(0.2)
-        super().prepare(image)
+        return [*argv, "--cgroup-parent", f"/{self.cgroup}", "--exec-opt", "native.cgroupdriver=cgroupfs"]
+
+
+class Dockpd(Served):
+    """dockpd, with docker's command."""
+
+    name = "dockpd"
+    shims = "dockp-shim"
+
+    def __init__(self, home: Path, cgroup: str) -> None:
+        super().__init__(home, cgroup)
+        self.env["DOCKP_CACHE_DIR"] = str(home / "cache")
+
+    def daemon(self) -> list[str]:
+        argv = [str(Path(sys.executable).parent / "dockpd"), "--host", self.env["DOCKER_HOST"]]
+        argv += ["--data-root", str(self.home / "data"), "--exec-root", "/run/dockp"]
+        return [*argv, "--cgroup-parent", self.cgroup]
+
+    def own(self, *arguments: str) -> float:
+        """Seconds that dockp's own command took, with this daemon. Raises Failure."""
+        argv = [str(Path(sys.executable).parent / "dockp"), *arguments]
+        answer = self.worker.call("run", argv=argv, env=self.env, timeout=_LIMIT)
+        if answer["code"] != 0:
+            raise Failure(f"{' '.join(argv)}: exit {answer['code']}: {_last(answer)}")
+        return float(answer["seconds"])
 
 
 class Podman(Contestant):
@@ -243,18 +289,36 @@ class Runc(Contestant):
 
 def shim_memory(comm: str = "", pids: Iterable[int] = ()) -> list[float]:
     """Proportional set sizes, in bytes, of these processes, and of every process here with this name."""
-    found = []
     wanted = set(pids)
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        try:
-            if pid not in wanted and Path(f"/proc/{pid}/comm").read_text().strip() != comm:
-                continue
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:  # it has ended
-            continue
-        match = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-        if match:
-            found.append(int(match[1]) * 1024.0)
+    if comm:
+        wanted |= {pid for pid in _processes() if _line(pid, "comm") == comm}
+    found = [size for size in map(pss, wanted) if size]
     if not found:
         raise Failure(f"no process {comm or sorted(wanted)} to measure")
     return found
+
+
+def pss(pid: int) -> float:
+    """Bytes; 0 when it has ended."""
+    match = re.search(r"^Pss:\s+(\d+) kB", _line(pid, "smaps_rollup"), re.MULTILINE)
+    return int(match[1]) * 1024.0 if match else 0.0
+
+
+def descendants(pid: int) -> set[int]:
+    """This process and those that it or they have started."""
+    parents = {each: _line(each, "stat").rpartition(")")[2].split() for each in _processes()}
+    found = {pid}
+    while more := {each for each, words in parents.items() if words and int(words[1]) in found} - found:
+        found |= more
+    return found
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _line(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text().strip()
+    except OSError:  # it has ended
+        return ""

@@ -1,19 +1,17 @@
-"""What is measured. Contestants take turns within a round, so that whatever else the machine does meets all alike."""
+"""What is measured of whole engines and of the runtime alone; `bench.daemons` has what is measured of daemons."""
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from bench.contestants import Bundles, Contestant, Docker, Dockp, Failure, Podman, Runc, shim_memory
 from bench.report import MB, MS, SECONDS, Row, Section
+from bench.turns import Samples, Turns, say
 from bench.worker import Worker
-
-Samples = dict[str, list[float]]
 
 _FLEET = 50
 _FORKED = 20
@@ -26,17 +24,16 @@ class Bench:
     """One run.
 
     Attributes:
-        problems: what failed to run, one line each; a contestant that fails is left out of that measure.
         versions: (name, version) of the contestants.
     """
 
-    def __init__(self, home: Path, image: Path, debian: Path | None, cgroup: str, quick: bool) -> None:
+    def __init__(self, home: Path, image: Path, debian: Path | None, cgroup: str, turns: Turns, quick: bool) -> None:
+        self._turns = turns
         self._home = home
         self._image = image
         self._debian = debian
         self._cgroup = cgroup
         self._quick = quick
-        self.problems: list[str] = []
         self.versions: list[tuple[str, str]] = []
         self._engines: list[Contestant] = []
         self._closing: list[Callable[[], None]] = []
@@ -66,7 +63,7 @@ class Bench:
 
     def _runtime_alone(self) -> Section:
         """`runc run`, and dockp's runtime in a warm process and through a shim from a zygote, on the same bundles."""
-        _say("the runtime alone")
+        say("the runtime alone")
         section = Section(
             "The runtime alone",
             "An OCI bundle of `runc spec` running `true`: created, started, ended, cleaned up. For dockp, in a process "
@@ -93,7 +90,7 @@ class Bench:
 
         for words, seccomp in (("Docker's seccomp profile", True), ("no seccomp", False)):
             theirs, ours, shims = (bundles.make(who, seccomp) for who in ("runc", "native", "shim"))
-            samples = self._in_turns(
+            samples = self._turns.take(
                 {
                     "runc": partial(runc.once, theirs),
                     "runtime": once(native, "runtime_once", ours),
@@ -120,14 +117,14 @@ class Bench:
 
     def _open_engines(self) -> None:
         for kind in (Dockp, Docker, Podman):
-            _say(f"starting {kind.name}")
+            say(f"starting {kind.name}")
             engine = kind(self._home / kind.name, self._cgroup)
             self._closing.append(engine.close)
             try:
                 engine.prepare(self._image)
                 self.versions.append((engine.name, engine.version()))
             except Failure as failure:
-                self._failed(failure)
+                self._turns.failed(failure)
             else:
                 self._engines.append(engine)
 
@@ -143,7 +140,7 @@ class Bench:
             ("`run --rm --network none busybox true`", ("--rm", "--network", "none"), 1.0),
             ("`run --rm busybox true`", ("--rm",), None),
         ):
-            _say(title)
+            say(title)
             samples = self._each_in_turns(
                 partial(_true, options=options),
                 rounds=5 if self._quick else 20,
@@ -153,7 +150,7 @@ class Bench:
         return section
 
     def _memory_of_one(self) -> None:
-        _say("memory of one shim")
+        say("memory of one shim")
 
         def measure(engine: Contestant) -> float:
             engine.ok(*engine.run("-d", "--name", "one", *_SLEEP))
@@ -197,7 +194,7 @@ class Bench:
 
         for clients in (10, _FLEET):
             title = f"started by {clients} clients at a time" if clients < _FLEET else "started all at once"
-            _say(f"{_FLEET} containers {title}")
+            say(f"{_FLEET} containers {title}")
             samples = self._each_in_turns(partial(measure, clients=clients), rounds=1 if self._quick else 2, warm=0)
             section.rows.append(Row(title, SECONDS, samples, "docker", 0.5))
         section.rows.append(Row(f"`ps` with {_FLEET} running", MS, listing, "docker"))
@@ -207,14 +204,14 @@ class Bench:
 
     def _daily(self, section: Section) -> None:
         rounds = 3 if self._quick else 8
-        _say("exec, stop, rm")
+        say("exec, stop, rm")
         ready = []
         for engine in self._engines:
             try:
                 engine.ok(*engine.run("-d", "--name", "steady", *_SLEEP))
                 ready.append(engine)
             except Failure as failure:
-                self._failed(failure)
+                self._turns.failed(failure)
         samples = self._each_in_turns(lambda engine: engine.timed("exec", "steady", "true"), rounds, warm=1)
         section.rows.append(Row("`exec c true`", MS, samples, "docker"))
         for engine in ready:
@@ -239,42 +236,14 @@ class Bench:
         if self._debian is None:
             return
         debian = self._debian
-        _say("importing Debian")
+        say("importing Debian")
         samples = self._each_in_turns(lambda engine: engine.timed(*engine.import_(debian, "debian")), rounds=1, warm=0)
         size = debian.stat().st_size / 1e6
         section.rows.append(Row(f"import of a Debian tar, {size:.0f} MB", SECONDS, samples, "docker"))
 
-    # --- turns
-
     def _each_in_turns(self, measure: Callable[[Contestant], float], rounds: int, warm: int) -> Samples:
-        calls = {engine.name: partial(measure, engine) for engine in self._engines}
-        return self._in_turns(calls, rounds, warm)
-
-    def _in_turns(self, calls: Mapping[str, Callable[[], float]], rounds: int, warm: int) -> Samples:
-        """Measure A B C, B C A, C A B …; who fails once is out."""
-        samples: Samples = {name: [] for name in calls}
-        for number in range(-warm, rounds):
-            order = list(samples)
-            turn = number % len(order) if order else 0
-            for name in order[turn:] + order[:turn]:
-                try:
-                    value = calls[name]()
-                except (Failure, RuntimeError) as failure:
-                    self._failed(failure)
-                    del samples[name]
-                    continue
-                if number >= 0:
-                    samples[name].append(value)
-        return samples
-
-    def _failed(self, failure: Exception) -> None:
-        self.problems.append(str(failure))
-        _say(f"FAILED: {failure}")
+        return self._turns.take({engine.name: partial(measure, engine) for engine in self._engines}, rounds, warm)
 
 
 def _true(engine: Contestant, options: Sequence[str]) -> float:
     return engine.timed(*engine.run(*options, "busybox", "true"))
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -6,9 +6,11 @@ commands are started and timed by this same loop, so what it costs itself is the
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ _HIDDEN = (
 )
 _CAPTURED = 4000
 _GRACE = 20.0
+_READY = 60.0
 
 _daemons: list[subprocess.Popen[bytes]] = []
 
@@ -105,19 +108,50 @@ def burst(argvs: Sequence[Sequence[str]], clients: int, env: Mapping[str, str], 
     return {"seconds": time.perf_counter() - began, "answers": answers}
 
 
-def daemon(argv: Sequence[str], env: Mapping[str, str], log: str) -> Answer:
-    """Start something that stays until this process is told to end."""
+def serve(argv: Sequence[str], env: Mapping[str, str], log: str, at: str) -> Answer:
+    """Start a daemon that stays until this process is told to end; the seconds until it answered, and until it had
+    listed its containers."""
+    began = time.perf_counter()
     with open(log, "ab") as stream:
         started = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
     _daemons.append(started)
-    return {"pid": started.pid}
+    while not _get(at, "/_ping"):
+        if started.poll() is not None or time.perf_counter() - began > _READY:
+            return {}
+        time.sleep(0.002)
+    ready = time.perf_counter()
+    _get(at, "/containers/json?all=1")
+    return {"pid": started.pid, "seconds": ready - began, "listed": time.perf_counter() - began}
 
 
-def _native(name: str) -> Callable[..., Answer]:
+def _get(path: str, target: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_READY)
+        try:
+            client.connect(path)
+            client.sendall(f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+            reply = client.makefile("rb").read()
+        except OSError:
+            return False
+    return reply.startswith(b"HTTP/1.1 200")
+
+
+def stop(pid: int) -> Answer:
+    """End a daemon, and wait for it."""
+    for started in _daemons:
+        if started.pid == pid:
+            _daemons.remove(started)
+            started.terminate()
+            started.wait(_GRACE)
+            break
+    return {}
+
+
+def _within(module: str, name: str) -> Callable[..., Answer]:
+    """An operation of another module, which is imported by those that use it."""
+
     def call(**arguments: Any) -> Answer:
-        from bench import native
-
-        operation: Callable[..., Answer] = getattr(native, name)
+        operation: Callable[..., Answer] = getattr(importlib.import_module(module), name)
         return operation(**arguments)
 
     return call
@@ -126,11 +160,14 @@ def _native(name: str) -> Callable[..., Answer]:
 _OPERATIONS: Mapping[str, Callable[..., Answer]] = {
     "run": run,
     "burst": burst,
-    "daemon": daemon,
-    "runtime_once": _native("runtime_once"),
-    "start_zygote": _native("start_zygote"),
-    "shim_once": _native("shim_once"),
-    "hold_shims": _native("hold_shims"),
+    "serve": serve,
+    "stop": stop,
+    "runtime_once": _within("bench.native", "runtime_once"),
+    "start_zygote": _within("bench.native", "start_zygote"),
+    "shim_once": _within("bench.native", "shim_once"),
+    "hold_shims": _within("bench.native", "hold_shims"),
+    "sdk_life": _within("bench.sdk", "life"),
+    "sdk_create": _within("bench.sdk", "create"),
 }
 
 
