@@ -36,7 +36,8 @@ class Daemons:
         self._requests = Section(
             "The daemon: requests",
             "dockpd beside dockerd, each warm, with the same docker command; wall time of one command, or of one "
-            "container's life through docker-py. `dockp run` is our own command with dockpd, beside docker's with dockerd.",
+            "container's life through docker-py. `dockp run` is our own command with dockpd, beside docker's with "
+            "dockerd.",
             names,
         )
         self._crowd = Section(
@@ -47,8 +48,8 @@ class Daemons:
         )
         self._memory = Section(
             "The daemon: memory",
-            "Proportional set size: of the daemon with all its processes but for those of containers (zygote, spare shim; "
-            "containerd), and of the process that stays with each container.",
+            "Proportional set size: of the daemon with all its processes but for those of containers (zygote, spare "
+            "shim; containerd), and of the process that stays with each container.",
             names,
         )
         self._start = Section(
