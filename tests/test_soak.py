@@ -1,19 +1,29 @@
-"""Random operations by several processes at once, some killed in the middle, some shims too: nothing is left behind."""
+"""Much of everything: random operations by several processes at once, some killed in the middle, some shims too, leave
+nothing behind; and a daemon that has done thousands of things is no bigger than it was.
+
+``DOCKP_TEST_SOAK`` says for how many seconds a daemon is kept busy (a few, unless it is set).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
+from apiclient import Client, Size, answering, shell
 from faults import Engine, done, spawn
-from harness import Dockp, processes_naming, remains
+from harness import Daemon, Dockp, processes_naming, remains
 
+from dockp.containers import execs
 from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, PortBinding
 from dockp.spi.errors import Conflict, DockpError, NotFound, NotModified, Unavailable
 
@@ -236,3 +246,106 @@ def _remove_everything(engine: Engine) -> None:
     for tag in _TAGS:
         with contextlib.suppress(NotFound):
             engine.images.remove(tag)
+
+
+# A daemon that is kept busy
+
+_SECONDS = float(os.environ.get("DOCKP_TEST_SOAK", "6"))
+_BOXES = 2
+
+
+@pytest.mark.embedded
+def test_a_daemon_stays_as_it_was(place: Dockp) -> None:
+    with Daemon(place) as daemon:
+        with Client(daemon.socket) as client:
+            boxes = [str(client.ok("POST", "/containers/create", shell("sleep 1000000"))["Id"]) for _ in range(_BOXES)]
+            for box in boxes:
+                client.ok("POST", f"/containers/{box}/start")
+        _keep_busy(daemon, boxes, 4.0 if _SECONDS < 60 else 60.0)
+        before = Size.of(daemon)
+        with answering(daemon):
+            count = _keep_busy(daemon, boxes, _SECONDS)
+        after = Size.of(daemon)
+        print(f"in {_SECONDS} s: {dict(count)}; before: {before}; after: {after}")
+        assert set(count) == {"exec", "run", "run with network"}
+        # The shims remember how execs ended, up to a thousand each.
+        assert after.memory < before.memory + 3000, (before, after)
+        assert after.others < before.others + _BOXES * 500, (before, after)
+        assert after.descriptors < before.descriptors + 20, (before, after)
+        assert after.threads < before.threads + 5, (before, after)
+        assert after.files < before.files + 10, (before, after)
+        assert after.processes == before.processes, (before, after)
+        assert after.database < before.database + 4_000_000, (before, after)
+        place.clear()
+        assert "Traceback" not in daemon.log
+
+
+def _keep_busy(daemon: Daemon, boxes: list[str], seconds: float) -> Counter[str]:
+    """How often each thing was done; and a second of rest."""
+    until = time.monotonic() + seconds
+    tasks = [*(partial(_execs, daemon, box) for box in boxes)]
+    tasks += [partial(_runs, daemon, "none"), partial(_runs, daemon, "bridge")]
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        counts = [pool.submit(task, until) for task in tasks]
+        done = sum((count.result() for count in counts), Counter[str]())
+    time.sleep(1)
+    return done
+
+
+def _execs(daemon: Daemon, box: str, until: float) -> Counter[str]:
+    count = Counter[str]()
+    with Client(daemon.socket) as client:
+        while time.monotonic() < until:
+            wish = {"Cmd": ["sh", "-c", "echo said; exit 3"], "AttachStdout": True}
+            exec_id = client.ok("POST", f"/containers/{box}/exec", wish)["Id"]
+            with Client(daemon.socket) as stream:
+                stream.hijack(f"/exec/{exec_id}/start", {})
+                assert stream.output() == b"said\n"
+            assert client.ok("GET", f"/exec/{exec_id}/json")["ExitCode"] == 3
+            count["exec"] += 1
+    return count
+
+
+def _runs(daemon: Daemon, network: str, until: float) -> Counter[str]:
+    """As ``docker run --rm`` does it."""
+    count = Counter[str]()
+    wish = shell("echo said; exit 3", AutoRemove=True, NetworkMode=network)
+    with Client(daemon.socket) as client:
+        while time.monotonic() < until:
+            box = client.ok("POST", "/containers/create", wish)["Id"]
+            with Client(daemon.socket) as stream, Client(daemon.socket) as end:
+                stream.hijack(f"/containers/{box}/attach", stream=1, stdout=1)
+                end.send("POST", f"/containers/{box}/wait", condition="removed")
+                end.head()
+                client.ok("POST", f"/containers/{box}/start")
+                assert stream.output() == b"said\n"
+                assert json.loads(b"".join(end.chunks()))["StatusCode"] == 3
+            assert client.ask("GET", f"/containers/{box}/json").status == 404
+            count["run" if network == "none" else "run with network"] += 1
+    return count
+
+
+def test_of_execs_only_the_newest_and_those_that_run_are_remembered(place: Dockp) -> None:
+    def work(engine: Engine) -> tuple[int, bool, bool, list[str]]:
+        execs._REMEMBERED = 3
+        box = engine.containers.create(
+            CreateRequest(name="box", config=Config(image="busybox", cmd=("sleep", "1000")), host=HostConfig())
+        ).id
+        engine.containers.start(box)
+
+        def run(*words: str) -> str:
+            exec_id = engine.containers.exec_create(box, ExecConfig(cmd=words))
+            engine.containers.exec_start(exec_id, detach=True)
+            return exec_id
+
+        running = run("sleep", "1000")
+        for _ in range(10):
+            newest = run("true")
+            engine.containers.exec_wait(newest)
+        known = engine._context.table.execs_of(box)
+        listed = engine.containers.inspect(box)["ExecIDs"]
+        return len(known), running in known, newest in known, listed == [running]
+
+    count, *rest = done(place, work)
+    assert 4 <= count <= 7
+    assert rest == [True, True, True]

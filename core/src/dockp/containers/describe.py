@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from dockp.containers import security
+from dockp.containers import execs, security
 from dockp.containers.record import Container, MountRecord
 from dockp.containers.states import State
 from dockp.jsonmodel import to_json
@@ -177,7 +177,7 @@ def inspect(context: Context, container: Container, *, size: bool = False) -> di
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": list(context.table.execs_of(container.id)) or None,
+        "ExecIDs": execs.live(context, container.id) or None,
         "HostConfig": host_document,
         "GraphDriver": {"Name": container.storage_driver, "Data": _graph(context, container)},
         "Mounts": [mount_document(mount) for mount in container.mounts],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from dockp.containers import process, security
@@ -14,9 +16,13 @@ from dockp.containers.telling import tell
 from dockp.interface import START_FAILURE_CODES, Stream
 from dockp.jsonmodel import from_json, to_json
 from dockp.keys import parse_detach_keys
-from dockp.spi.errors import Conflict, InvalidArgument, StartFailure
+from dockp.spi.errors import Conflict, DockpError, InvalidArgument, StartFailure
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.client import ClientSocket, ShimClient
+
+_REMEMBERED = 1000
+"""Execs of a container that can be inspected after their end, and as many more now and then. The shim remembers how as
+many ended."""
 
 
 def create(context: Context, container: Container, config: ExecConfig) -> str:
@@ -31,8 +37,35 @@ def create(context: Context, container: Container, config: ExecConfig) -> str:
     exec_id = os.urandom(32).hex()
     document = {"config": to_json(config), "started": False, "exit_code": None}
     context.table.put_exec(exec_id, container.id, document)
+    if context.table.count_execs(container.id) > 2 * _REMEMBERED:
+        _forget(context, container.id)
     tell(context, container, "exec_create: " + " ".join(config.cmd), execID=exec_id)
     return exec_id
+
+
+def _forget(context: Context, container_id: str) -> None:
+    """Drop all but the newest and those that run."""
+    running = set(_running(context, container_id))
+    old = context.table.execs_of(container_id)[:-_REMEMBERED]
+    context.table.forget_execs(exec_id for exec_id in old if exec_id not in running)
+
+
+def _running(context: Context, container_id: str) -> Sequence[str]:
+    if not context.supervisor.alive(container_id):
+        return ()
+    try:
+        with contextlib.closing(context.supervisor.connect(container_id)) as client:
+            return client.execs()
+    except DockpError:  # it ends just now
+        return ()
+
+
+def live(context: Context, container_id: str) -> list[str]:
+    """Those that run or were not started yet, oldest first."""
+    known = context.table.execs_of(container_id)
+    started = context.table.execs_of(container_id, started=True) if known else ()
+    ended = set(started).difference(_running(context, container_id)) if started else ()
+    return [exec_id for exec_id in known if exec_id not in ended]
 
 
 def start(

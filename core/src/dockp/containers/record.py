@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from attrs import evolve, field, fields, frozen
@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS execs (
     id TEXT PRIMARY KEY,
     container TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
     document TEXT NOT NULL
-)
+);
+CREATE INDEX IF NOT EXISTS execs_container ON execs (container)
 """
 
 
@@ -239,11 +240,21 @@ class ContainerTable:
             raise NotFound(f"No such exec instance: {exec_id}")
         return row["container"], json.loads(row["document"])
 
-    def execs_of(self, container_id: str) -> Sequence[str]:
+    def execs_of(self, container_id: str, *, started: bool | None = None) -> Sequence[str]:
+        """Ids, oldest first; only those that were started or were not, if ``started`` says so."""
+        which = "" if started is None else f"AND json_extract(document, '$.started') = {int(started)}"
+        query = f"SELECT id FROM execs WHERE container = ? {which} ORDER BY rowid"
         with self._database.read() as connection:
-            return [
-                row["id"] for row in connection.execute("SELECT id FROM execs WHERE container = ?", (container_id,))
-            ]
+            return [row["id"] for row in connection.execute(query, (container_id,))]
+
+    def count_execs(self, container_id: str) -> int:
+        with self._database.read() as connection:
+            query = "SELECT count(*) FROM execs WHERE container = ?"
+            return int(connection.execute(query, (container_id,)).fetchone()[0])
+
+    def forget_execs(self, exec_ids: Iterable[str]) -> None:
+        with self._database.write() as connection:
+            connection.executemany("DELETE FROM execs WHERE id = ?", ((exec_id,) for exec_id in exec_ids))
 
     def drop_execs(self, connection: sqlite3.Connection, container_id: str) -> None:
         connection.execute("DELETE FROM execs WHERE container = ?", (container_id,))

@@ -424,6 +424,9 @@ class Control:
     ) -> dict[str, Any]:
         return self.task.execs.inspect(message["exec_id"])
 
+    def op_execs(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        return {"running": self.task.execs.running()}
+
     def op_stats(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self.task.require_running()
         answer: dict[str, Any] = self.task.runtime.stats()

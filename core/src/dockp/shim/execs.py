@@ -110,6 +110,9 @@ class Execs:
             raise NotFound(f"No such exec instance: {id}")
         return entry
 
+    def running(self) -> list[str]:
+        return list(self._running)
+
     def inspect(self, id: str) -> dict[str, Any]:
         """``{"running", "pid", "exit_code"}``, the last None while it runs. Raises NotFound."""
         if id in self._running:

@@ -483,6 +483,11 @@ class ShimClient:
         """``{"running", "pid", "exit_code"}``."""
         return self._call("exec_inspect", exec_id=exec_id)
 
+    def execs(self) -> list[str]:
+        """The ids of those that run."""
+        found: list[str] = self._call("execs")["running"]
+        return found
+
     # --- the end
 
     def watch(self) -> TaskState:
