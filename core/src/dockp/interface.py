@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 if TYPE_CHECKING:
     from dockp.containers.model import Config, CreateRequest, ExecConfig, UpdateRequest
+    from dockp.spi.images import Credentials
     from dockp.spi.logs import LogEntry
 
 Document: TypeAlias = dict[str, Any]
@@ -21,7 +22,8 @@ Document: TypeAlias = dict[str, Any]
 Filters: TypeAlias = Mapping[str, Sequence[str]]
 """``{"status": ["running"], "label": ["a=b"]}``: values of one key are alternatives, keys must all match."""
 Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what, done, total or None) while long work goes on; any thread."""
+"""Called with (what, done, total or None) while long work goes on; any thread. What is said of one layer of several begins
+with its short id: ``4abcf2066143: Pushing``."""
 
 
 START_FAILURE_CODES = {"not-found": 127, "not-executable": 126}
@@ -232,6 +234,35 @@ class Images(Protocol):
         """Take the images of a (compressed) tar made by `save`, ``docker save`` or as an OCI layout. Their names, or
         ids where they have none."""
 
+    def push(
+        self,
+        reference: str,
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> Sequence[Document]:
+        """Bring an image to the registry that its name says; without a tag, all that the repository has here.
+
+        Returns: ``{"Tag": "1", "Digest": "sha256:…", "Size": 528}`` for each tag; the size is the manifest's.
+        Raises: NotFound when there is no such image here; Unauthorized, Forbidden, Unavailable.
+        """
+
+    def search(
+        self, term: str, *, limit: int = 0, filters: Filters | None = None, credentials: Credentials | None = None
+    ) -> Sequence[Document]:
+        """Look for ``[registry/]text`` in a registry: ``{"name", "description", "star_count", "is_official",
+        "is_automated"}`` each. Filters: is-official, is-automated, stars. ``limit`` from 1 to 100, 0 for 25.
+
+        Raises: InvalidArgument; NotImplemented when the registry offers no search.
+        """
+
+    def distribution(self, reference: str, *, credentials: Credentials | None = None) -> Document:
+        """What a registry has under a name, as ``GET /distribution/{name}/json``: ``{"Descriptor", "Platforms"}``.
+
+        Raises: NotFound, Unauthorized, Unavailable.
+        """
+
     def prune(self, filters: Filters | None = None) -> Document:
         """Remove dangling images, with ``dangling=false`` all unused ones:
         ``{"ImagesDeleted": [{"Untagged": …}, {"Deleted": …}], "SpaceReclaimed": 0}``."""
@@ -276,6 +307,13 @@ class System(Protocol):
 
     def disk_usage(self, types: Sequence[str] = ()) -> Document:
         """As ``GET /system/df`` of API 1.50; ``types`` among container, image, volume, build-cache, or all."""
+
+    def login(self, server: str, credentials: Credentials) -> Document:
+        """Try credentials at a registry (``host[:port]``, or "" for Docker Hub), and keep nothing.
+
+        Returns: ``{"Status": "Login Succeeded", "IdentityToken": ""}``; the token, where the registry gives one, is to be
+        kept instead of the password. Raises: Unauthorized, Unavailable.
+        """
 
     def plugins(self) -> Sequence[Document]:
         """One object a driver: Kind, Name, Summary, Distribution, Version, Supported, Reason, Features, Default."""
