@@ -22,11 +22,12 @@ def dockp_ipam_drivers() -> Sequence[type[IpamDriver]]:
 
 @hookimpl
 def dockp_image_sources() -> Sequence[type[ImageSource]]:
+    from dockp.images.registry.source import RegistrySource
     from dockp.images.sources.debootstrap import DebootstrapSource
     from dockp.images.sources.docker_archive import DockerArchiveSource
     from dockp.images.sources.oci_layout import OciLayoutSource
 
-    return [OciLayoutSource, DockerArchiveSource, DebootstrapSource]
+    return [RegistrySource, OciLayoutSource, DockerArchiveSource, DebootstrapSource]
 
 
 @hookimpl

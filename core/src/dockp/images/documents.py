@@ -111,11 +111,7 @@ def parse_manifest(data: bytes, media_type: str) -> Manifest | Index:
     """
     document = _object(data, "image manifest")
     stated = _text(document, "mediaType") or media_type
-    if document.get("schemaVersion") == 1 or stated.startswith(_SCHEMA_1):
-        raise InvalidArgument(
-            "this image has a Docker schema 1 manifest, a format retired for its lack of security: "
-            "ask its publisher for a newer build, or convert it with skopeo copy"
-        )
+    refuse_schema_1(_SCHEMA_1 if document.get("schemaVersion") == 1 else stated)
     if media_type and stated != media_type:
         raise InvalidArgument(f"image manifest says it is {stated!r} but was announced as {media_type!r}")
     # A document that can be read both ways means different things to different readers (CVE-2021-41190).
@@ -151,6 +147,15 @@ def parse_manifest(data: bytes, media_type: str) -> Manifest | Index:
         if layer.media_type not in _KNOWN_LAYERS:
             raise InvalidArgument(f"image layer {layer.digest} has the unknown media type {layer.media_type!r}")
     return manifest
+
+
+def refuse_schema_1(media_type: str) -> None:
+    """Raises: InvalidArgument for a manifest of Docker's first format, whose digests mean something else."""
+    if media_type.startswith(_SCHEMA_1):
+        raise InvalidArgument(
+            "this image has a Docker schema 1 manifest, a format retired for its lack of security: "
+            "ask its publisher for a newer build, or convert it with skopeo copy"
+        )
 
 
 def parse_config(data: bytes) -> ImageConfig:
