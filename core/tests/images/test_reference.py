@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockp.images.reference import is_digest, is_identifier, matches, parse, parse_tag
+from dockp.images.reference import is_digest, is_identifier, matches, parse, parse_tag, split_scheme
 from dockp.spi.errors import InvalidArgument
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -96,6 +96,23 @@ def test_the_default_tag_is_latest_where_there_is_neither_tag_nor_digest() -> No
     assert parse(f"a@{DIGEST}").with_default_tag().familiar == f"a@{DIGEST}"
     with pytest.raises(InvalidArgument, match="refusing to create a tag with a digest reference"):
         parse_tag(f"a@{DIGEST}")
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "rest"),
+    [
+        ("debian", "docker", "debian"),
+        ("docker://debian:12", "docker", "debian:12"),
+        ("docker:dind", "docker", "docker:dind"),
+        ("oci:/srv/images:web", "oci", "/srv/images:web"),
+        ("oci:", "oci", ""),
+        ("oci/x:1", "docker", "oci/x:1"),
+        ("localhost:5000/a", "docker", "localhost:5000/a"),
+        ("ipfs:x", "docker", "ipfs:x"),
+    ],
+)
+def test_a_scheme_is_told_from_a_tag(text: str, scheme: str, rest: str) -> None:
+    assert split_scheme(text, {"docker", "oci", "docker-archive"}) == (scheme, rest)
 
 
 def test_digests_and_ids_are_told_apart() -> None:

@@ -10,6 +10,7 @@ The grammar is that of the distribution project (its ``reference`` documentation
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from attrs import evolve, frozen
 
@@ -17,6 +18,8 @@ from dockp.spi.errors import InvalidArgument
 
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
+DEFAULT_SCHEME = "docker"
+"""The image source that registries are."""
 _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
 _LONGEST_NAME = 255
@@ -97,6 +100,19 @@ def parse_tag(target: str) -> Reference:
     if name.digest:
         raise InvalidArgument("refusing to create a tag with a digest reference")
     return name
+
+
+def split_scheme(text: str, schemes: Collection[str]) -> tuple[str, str]:
+    """An image source's scheme and the rest of what people type; without a known one it means a registry.
+
+    That one needs its slashes, ``docker://``: ``docker:dind`` is a tag of the repository "docker".
+    """
+    if text.startswith(f"{DEFAULT_SCHEME}://"):
+        return DEFAULT_SCHEME, text.removeprefix(f"{DEFAULT_SCHEME}://")
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in schemes and scheme != DEFAULT_SCHEME:
+        return scheme, rest
+    return DEFAULT_SCHEME, text
 
 
 def is_digest(text: str) -> bool:
