@@ -22,8 +22,8 @@ Document: TypeAlias = dict[str, Any]
 Filters: TypeAlias = Mapping[str, Sequence[str]]
 """``{"status": ["running"], "label": ["a=b"]}``: values of one key are alternatives, keys must all match."""
 Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what, done, total or None) while long work goes on; any thread. What is said of one layer of several begins
-with its short id: ``4abcf2066143: Pushing``."""
+"""Called with (what, done, total or None) while long work goes on; any thread. What is said of one layer of several
+begins with its short id: ``4abcf2066143: Pushing``."""
 
 
 START_FAILURE_CODES = {"not-found": 127, "not-executable": 126}
@@ -311,8 +311,8 @@ class System(Protocol):
     def login(self, server: str, credentials: Credentials) -> Document:
         """Try credentials at a registry (``host[:port]``, or "" for Docker Hub), and keep nothing.
 
-        Returns: ``{"Status": "Login Succeeded", "IdentityToken": ""}``; the token, where the registry gives one, is to be
-        kept instead of the password. Raises: Unauthorized, Unavailable.
+        Returns: ``{"Status": "Login Succeeded", "IdentityToken": ""}``; the token, where the registry gives one, is to
+        be kept instead of the password. Raises: Unauthorized, Unavailable.
         """
 
     def plugins(self) -> Sequence[Document]:
