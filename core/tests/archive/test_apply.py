@@ -52,7 +52,7 @@ def test_a_layer_comes_out_as_it_was_described(root: Path) -> None:
         ),
         root,
     )
-    assert applied == Applied(size=4, entries=9)
+    assert applied == Applied(size=4, entries=9, root=True)
     passwd = os.lstat(root / "etc/passwd")
     assert (passwd.st_uid, passwd.st_gid, stat.S_IMODE(passwd.st_mode), passwd.st_mtime) == (1, 2, 0o4751, 1.4e9)
     assert os.path.samestat(passwd, os.lstat(root / "etc/hard"))

@@ -83,7 +83,7 @@ def test_changes_and_message_end_up_in_inspect_and_history(store: Any, make_tar:
     [
         (b"", "the archive is empty"),
         (b"this is no archive at all, but it is long enough to look at" * 20, "tar archive"),
-        (gzip.compress(b"x" * 1000)[:-9], "corrupt or cut short"),
+        (gzip.compress(bytes(10240))[:-9], "corrupt or cut short"),
     ],
     ids=["empty", "text", "cut"],
 )

@@ -81,8 +81,18 @@ def test_an_image_that_umoci_made_arrives_byte_for_byte(store: Any, layout: Path
     assert document["Author"] == "me"
     assert document["RepoDigests"] == [f"mine@{entry['digest']}"]
     assert [step["Size"] for step in store.images.history("mine:1") if step["Size"]] == [3, 7]
-    assert any(what.startswith("Downloading") for what in progress)
-    assert any(what.startswith("Extracting") for what in progress)
+    layers = {what.partition(": ")[0] for what in progress}
+    assert len(layers) == 2
+    for layer in layers:
+        steps = [what.partition(": ")[2] for what in progress if what.startswith(layer)]
+        assert list(dict.fromkeys(steps)) == [
+            "Pulling fs layer",
+            "Downloading",
+            "Verifying Checksum",
+            "Download complete",
+            "Extracting",
+            "Pull complete",
+        ]
 
 
 def test_what_is_stored_is_a_layout_that_skopeo_and_umoci_read(store: Any, make_tar: Tar, tmp_path: Path) -> None:

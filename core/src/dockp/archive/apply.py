@@ -54,11 +54,13 @@ class Applied:
 
     Attributes:
         size: bytes of file data, holes included. entries: entries in the archive, whiteouts included.
+        root: whether the archive said what the root directory is like.
         ignored: one line each for what this place cannot hold and was left out (the first 20).
     """
 
     size: int
     entries: int
+    root: bool = False
     ignored: tuple[str, ...] = ()
 
 
@@ -91,7 +93,7 @@ def apply_layer(
     finally:
         layer.close()
         os.close(descriptor)
-    return Applied(size=layer.size, entries=layer.entries, ignored=tuple(layer.ignored))
+    return Applied(size=layer.size, entries=layer.entries, root=layer.describes_root, ignored=tuple(layer.ignored))
 
 
 def _apply(target: _Layer, entry: tarfile.TarInfo, reader: ArchiveReader) -> None:
@@ -139,6 +141,7 @@ class _Layer:
     def __init__(self, root: int, overlay: bool, progress: Callable[[int], None] | None) -> None:
         self.size = 0
         self.entries = 0
+        self.describes_root = False
         self.ignored: list[str] = []
         self._root = root
         self._overlay = overlay
@@ -223,6 +226,7 @@ class _Layer:
         return make_directories(self._root, directory, 0o755, (0, 0))
 
     def _apply_root(self, entry: tarfile.TarInfo) -> None:
+        self.describes_root = True
         if not entry.isdir():
             raise InvalidArgument(f"the layer replaces its root directory by something else ({entry.name!r})")
         fd = open_in_root(self._root, ".", os.O_RDONLY | os.O_DIRECTORY)

@@ -1,8 +1,8 @@
 """``python -m dockp.images.apply_mounted REQUEST``: unpack a plain tar from standard input into a mounted snapshot.
 
 REQUEST is ``{"target": directory, "mounts": [[type, source, [option, ...]], ...]}``. The answer is one JSON object on
-standard output: ``{"size": bytes}`` or ``{"kind": error class, "error": line}``. The mounts live in a private namespace
-and go with this process, however it ends.
+standard output: ``{"size": bytes, "entries": count}`` or ``{"kind": error class, "error": line}``. The mounts live in a
+private namespace and go with this process, however it ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
             apply_mount(type, source, options, target)
         applied = apply_layer(sys.stdin.buffer, target, "delete")
         sync_file_system(target)
-        answer: dict[str, object] = {"size": applied.size}
+        answer: dict[str, object] = {"size": applied.size, "entries": applied.entries}
     except DockpError as error:
         answer = {"kind": type_name(error), "error": str(error)}
     except OSError as error:

@@ -12,7 +12,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from attrs import evolve, frozen
 
@@ -25,6 +25,7 @@ from dockp.images.documents import (
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
+    ImageConfig,
     Index,
     Manifest,
     chain_ids,
@@ -42,7 +43,7 @@ from dockp.images.layers import LayerUnpacker, Progress, total_size
 from dockp.images.records import Image, Layer
 from dockp.images.reference import Reference, parse, parse_tag
 from dockp.images.times import parse_time
-from dockp.linux.locks import offset_of
+from dockp.images.transfer import AT_ONCE, Downloads, Source, fetch_document, short
 from dockp.spi.errors import InvalidArgument, NotFound, SystemFault
 from dockp.spi.images import ImageSource, SourceContext
 from dockp.spi.values import Descriptor, Platform
@@ -73,10 +74,51 @@ class _Received:
     documents: Sequence[str]
 
 
-class _Blobs(Protocol):
-    """Where the bytes of an image come from: an `ImageSource`, or an archive."""
+Verify = Callable[[Mapping[str, Any]], None]
+"""Asks who decides about images whether one may be used: see the moment ``dockp_image_verify``."""
 
-    def fetch(self, descriptor: Descriptor) -> BinaryIO: ...
+
+@frozen(kw_only=True)
+class Wanted:
+    """What to get from a source.
+
+    Attributes:
+        reference: as the source understands it, without the scheme. shown: the same for messages and progress.
+        names: tags to give; None takes the one that the source proposes, if any. repository: where the image is known
+            by its digest; "" for that of the names.
+        platform: None is this machine's. driver: unpack into this one right away; "" leaves that to the first
+            container. at_once: layers downloaded at the same time.
+    """
+
+    reference: str
+    names: Sequence[Reference] | None = None
+    repository: str = ""
+    shown: str = ""
+    platform: Platform | None = None
+    driver: str = ""
+    at_once: int = AT_ONCE
+
+
+@frozen(kw_only=True)
+class Arrived:
+    """An image that is here now. ``digest``: of what its name means at the source, perhaps an index. ``changed``:
+    whether a name means something else than before."""
+
+    image: Image
+    digest: str
+    changed: bool
+
+
+@frozen(kw_only=True)
+class _Telling:
+    """The words of progress: of bytes that come, and whether Docker's other lines for a pull are said too."""
+
+    verb: str
+    steps: bool
+
+
+_PULL = _Telling(verb="Downloading", steps=True)
+_LOAD = _Telling(verb="Loading layer", steps=False)
 
 
 class Arrival:
@@ -94,41 +136,44 @@ class Arrival:
     def add_from(
         self,
         make_source: Callable[[SourceContext], ImageSource],
-        reference: str,
+        wanted: Wanted,
         *,
-        tag: str,
-        platform: Platform | None,
-        driver: str,
-        options: Mapping[str, str],
-        progress: Progress | None,
-    ) -> Image:
-        """Get the image that ``reference`` (without its scheme) means to a source.
+        context: SourceContext | None = None,
+        verify: Verify = lambda image: None,
+        progress: Progress | None = None,
+    ) -> Arrived:
+        """Get an image from a source.
 
-        Args: make_source: the source's class. tag: a name for the image; "" takes the one the source proposes, if any.
-            platform: None is this machine's. driver: unpack into this one right away; "" leaves that to the first
-            container. options: the source's.
-        Raises: what the source raises; NotFound when there is nothing for the platform; InvalidArgument when bytes are
-            not what their digests say.
+        Args: make_source: the source's class. context: for it, but for scratch and progress. verify: is asked before
+            any layer is fetched.
+        Raises: what the source and ``verify`` raise; NotFound when there is nothing for the platform; InvalidArgument
+            when bytes are not what their digests say.
         """
-        name = parse_tag(tag) if tag else None
-        wanted = platform or host_platform()
         say: Progress = progress or (lambda what, done, total: None)
         with self._content.scratch() as scratch, self._leases.hold() as lease:
-            source = make_source(SourceContext(scratch=str(scratch), progress=say, options=options))
+            source = make_source(
+                evolve(context or SourceContext(scratch="", progress=say), scratch=str(scratch), progress=say)
+            )
             try:
-                root = source.resolve(reference, wanted)
-                received = self._receive(source, root, reference, wanted, platform is not None, lease, say)
+                root = source.resolve(wanted.reference, wanted.platform or host_platform())
+                names = wanted.names if wanted.names is not None else _some(_proposed_name(root))
+                repositories = [wanted.repository] if wanted.repository else [name.name for name in names]
+
+                def check(image: Image, config: ImageConfig) -> None:
+                    verify(policy_document(image, config, names, [(name, root.digest) for name in repositories]))
+
+                received = self._receive(source, root, wanted, lease, say, _PULL, check)
             except OSError as error:
                 where = f": {error.filename}" if error.filename else ""
-                raise SystemFault(f"getting image {reference}: {error.strerror or error}{where}") from error
+                raise SystemFault(f"getting image {wanted.reference}: {error.strerror or error}{where}") from error
             finally:
                 source.close()
-            self._settle(received.layers, driver, lease, say)
-            name = name or _proposed_name(received.root)
             with self._database.write() as connection:
-                return self._record(
-                    connection, received.image, received.layers, received.documents, _some(name), [received.root.digest]
+                changed = not _known_as(connection, received.image, names, repositories, root.digest)
+                image = self._record(
+                    connection, received.image, received.layers, received.documents, names, repositories, [root.digest]
                 )
+            return Arrived(image=image, digest=root.digest, changed=changed)
 
     def load(
         self,
@@ -155,23 +200,14 @@ class Arrival:
             try:
                 for found in archive.images():
                     label = found.names[0].familiar if found.names else found.root.digest
+                    wanted = Wanted(reference=label, platform=platform, driver=driver)
                     try:
-                        received = self._receive(
-                            archive,
-                            found.root,
-                            label,
-                            platform or host_platform(),
-                            platform is not None,
-                            lease,
-                            say,
-                            "Loading layer",
-                        )
+                        received = self._receive(archive, found.root, wanted, lease, say, _LOAD)
                     except NotFound as error:
                         if platform is None:
                             raise
                         skipped = error
                         continue
-                    self._settle(received.layers, driver, lease, say)
                     loaded.append((received, found.names))
             except OSError as error:
                 raise SystemFault(f"loading images: {error.strerror or error}") from error
@@ -181,7 +217,7 @@ class Arrival:
                 raise skipped
             with self._database.write() as connection:
                 return [
-                    (self._record(connection, one.image, one.layers, one.documents, names, []), names)
+                    (self._record(connection, one.image, one.layers, one.documents, names, [], []), names)
                     for one, names in loaded
                 ]
 
@@ -295,7 +331,7 @@ class Arrival:
             labels=process.get("Labels") or {},
         )
         with self._database.write() as connection:
-            return self._record(connection, image, layers, [manifest.digest, config.digest], _some(name), [])
+            return self._record(connection, image, layers, [manifest.digest, config.digest], _some(name), [], [])
 
     def _record(
         self,
@@ -304,63 +340,105 @@ class Arrival:
         layers: Sequence[Layer],
         documents: Sequence[str],
         names: Sequence[Reference],
+        repositories: Sequence[str],
         digests: Sequence[str],
     ) -> Image:
-        """Make the image known, and ``names`` its own; ``digests`` are those of its repositories."""
+        """Make the image known, and ``names`` its own; ``digests`` are what ``repositories`` have it under."""
         now = time.time()
         records.add(connection, image, layers, [*documents, *(layer.blob.digest for layer in layers)])
         for name in names:
             records.set_tag(connection, str(name), image.id, now)
+        for repository in repositories:
             for digest in digests:
-                records.set_digest(connection, name.name, digest, image.id)
+                records.set_digest(connection, repository, digest, image.id)
         return evolve(image, tagged=now) if names else image
 
     # From a source
 
     def _receive(
         self,
-        source: _Blobs,
+        source: Source,
         root: Descriptor,
-        reference: str,
-        platform: Platform,
-        strict: bool,
+        wanted: Wanted,
         lease: Lease,
         say: Progress,
-        verb: str = "Downloading",
+        telling: _Telling,
+        check: Callable[[Image, ImageConfig], None] = lambda image, config: None,
     ) -> _Received:
-        """Get all bytes of an image, verified against their digests. ``strict``: no other platform will do."""
-        found, manifest, documents = self._manifest(source, root, platform, reference, lease)
+        """Get all bytes of an image, verified against their digests, and unpack or read its layers, which verifies
+        their content. ``check`` may refuse it before that."""
+        platform = wanted.platform or host_platform()
+        found, manifest, documents = self._manifest(source, root, platform, wanted.shown or wanted.reference, lease)
         config = parse_config(self._document(source, manifest.config, CONFIG_LIMIT, lease))
         check_match(manifest, config)
-        if strict and not runs_on(config.platform, platform):
+        if wanted.platform is not None and not runs_on(config.platform, platform):
             raise NotFound(
-                f"image with reference {reference} was found but its platform ({config.platform}) does not match the "
-                f"specified platform ({platform})"
+                f"image with reference {wanted.shown or wanted.reference} was found but its platform "
+                f"({config.platform}) does not match the specified platform ({platform})"
             )
+        chain = chain_ids(config.diff_ids)
         layers = tuple(
             Layer(diff_id=diff_id, chain_id=chain_id, blob=blob)
-            for diff_id, chain_id, blob in zip(
-                config.diff_ids, chain_ids(config.diff_ids), manifest.layers, strict=True
-            )
+            for diff_id, chain_id, blob in zip(config.diff_ids, chain, manifest.layers, strict=True)
         )
-        for layer in layers:
-            self._fetch(source, layer.blob, lease, say, verb)
-        return _Received(
-            root=root,
-            image=Image(
-                id=manifest.config.digest,
-                manifest=found,
-                chain_id=layers[-1].chain_id if layers else "",
-                platform=config.platform,
-                created=parse_time(config.created),
-                labels=config.labels,
-            ),
-            layers=layers,
-            documents=(*documents, manifest.config.digest),
+        image = Image(
+            id=manifest.config.digest,
+            manifest=found,
+            chain_id=chain[-1] if chain else "",
+            platform=config.platform,
+            created=parse_time(config.created),
+            labels=config.labels,
         )
+        check(image, config)
+        self._layers_of(source, layers, wanted, lease, say, telling)
+        return _Received(root=root, image=image, layers=layers, documents=(*documents, manifest.config.digest))
+
+    def _layers_of(
+        self, source: Source, layers: Sequence[Layer], wanted: Wanted, lease: Lease, say: Progress, telling: _Telling
+    ) -> None:
+        """Fetch, verify and, where a driver was named, unpack the layers, all at the same time."""
+        lease.add("content", *(layer.blob.digest for layer in layers))
+        if wanted.driver:
+            lease.add("layer", *(layer.chain_id for layer in layers))
+        here = {
+            layer.chain_id
+            for layer in layers
+            if self._content.has(layer.blob.digest) and self._layers.is_unpacked(layer, wanted.driver)
+        }
+        if telling.steps:
+            for layer in layers:
+                state = "Already exists" if layer.chain_id in here else "Pulling fs layer"
+                say(f"{short(layer.blob.digest)}: {state}", 0, None)
+            for layer in [layer for layer in layers if layer.chain_id not in here][wanted.at_once :]:
+                say(f"{short(layer.blob.digest)}: Waiting", 0, None)
+
+        def done(layer: Layer) -> None:
+            if telling.steps and layer.chain_id not in here:
+                say(f"{short(layer.blob.digest)}: Pull complete", 0, None)
+
+        with Downloads(
+            source,
+            self._content,
+            self._locks,
+            lease,
+            say,
+            verb=telling.verb,
+            steps=telling.steps,
+            at_once=wanted.at_once,
+        ) as downloads:
+            downloads.start(layer.blob for layer in layers)
+            if wanted.driver:
+                unpacking = say if telling.steps else None
+                self._layers.unpack_layers(layers, wanted.driver, unpacking, downloads, done)
+            for layer in layers:
+                downloads.wait(layer.blob.digest)
+        self._measure(layers, wanted.driver)
+        if not wanted.driver:
+            for layer in layers:
+                done(layer)
 
     def _manifest(
-        self, source: _Blobs, root: Descriptor, platform: Platform, reference: str, lease: Lease
+        self, source: Source, root: Descriptor, platform: Platform, reference: str, lease: Lease
     ) -> tuple[Descriptor, Manifest, list[str]]:
         """Follow indexes down to a manifest: its descriptor, itself, and the digests of all that were read."""
         descriptor, read = root, []
@@ -373,45 +451,20 @@ class Arrival:
             descriptor = select(document, platform, reference)
         raise InvalidArgument(f"image {reference} has more than {_NESTED_INDEXES} indexes inside each other")
 
-    def _document(self, source: _Blobs, descriptor: Descriptor, limit: int, lease: Lease) -> bytes:
+    def _document(self, source: Source, descriptor: Descriptor, limit: int, lease: Lease) -> bytes:
         if descriptor.size > limit:
             raise InvalidArgument(f"document {descriptor.digest} of {descriptor.size} bytes is larger than {limit}")
-        self._fetch(source, descriptor, lease, lambda what, done, total: None)
+        fetch_document(source, self._content, self._locks, lease, descriptor)
         return self._content.read(descriptor.digest, limit)
 
-    def _fetch(
-        self, source: _Blobs, descriptor: Descriptor, lease: Lease, say: Progress, verb: str = "Downloading"
-    ) -> None:
-        lease.add("content", descriptor.digest)
-        what = f"{verb} {descriptor.digest[7:19]}"
-        # One download, however many want it.
-        with self._locks.hold(offset_of("blob", descriptor.digest)):
-            if self._content.has(descriptor.digest):
-                if self._content.size(descriptor.digest) != descriptor.size:
-                    raise InvalidArgument(f"blob {descriptor.digest} does not have the stated {descriptor.size} bytes")
-                return
-            with source.fetch(descriptor) as stream, self._content.writer(descriptor, lease=lease) as writer:
-                while chunk := stream.read(CHUNK):
-                    writer.write(chunk)
-                    say(what, writer.written, descriptor.size)
-                writer.commit()
-
-    def _settle(self, layers: Sequence[Layer], driver: str, lease: Lease, say: Progress) -> None:
-        """Verify the content of every layer: by unpacking it, or else by reading it."""
-        if driver:
-            lease.add("layer", *(layer.chain_id for layer in layers))
-            self._layers.unpack_layers(layers, driver, say)
+    def _measure(self, layers: Sequence[Layer], driver: str) -> None:
+        """Verify the content of layers that were not unpacked, by reading them, and learn what sizes are unknown."""
         with self._database.read() as connection:
-            sized = {
-                layer.diff_id
-                for layer in layers
-                if connection.execute("SELECT 1 FROM layer_sizes WHERE diff_id = ?", (layer.diff_id,)).fetchone()
-            }
-            unknown = [layer for layer in layers if layer.diff_id not in sized]
-            if not driver:
+            if driver:
+                unknown = [layer for layer in layers if not records.has_size(connection, layer)]
+            else:
                 unknown = [layer for layer in layers if not records.is_verified(connection, layer)]
         for layer in {layer.diff_id: layer for layer in unknown}.values():
-            say(f"Verifying {layer.blob.digest[7:19]}", 0, layer.blob.size)
             self._layers.measure(layer)
 
     # From a tar
@@ -491,6 +544,31 @@ def _first_bytes(stream: BinaryIO) -> bytes:
     except OSError as error:
         raise SystemFault(f"reading the archive: {error.strerror}") from error
     return start
+
+
+def policy_document(
+    image: Image, config: ImageConfig, names: Sequence[Reference], digests: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """What the moment ``dockp_image_verify`` gets; ``digests`` are (repository, digest)."""
+    return {
+        "id": image.id,
+        "references": [name.familiar for name in names],
+        "digests": [parse(f"{repository}@{digest}").familiar for repository, digest in digests],
+        "manifest": image.manifest.digest,
+        "platform": str(image.platform),
+        "config": dict(config.document),
+    }
+
+
+def _known_as(
+    connection: sqlite3.Connection, image: Image, names: Sequence[Reference], repositories: Sequence[str], digest: str
+) -> bool:
+    """Whether all names mean this image already; without names, its repositories' digest."""
+    if names:
+        known = [records.by_tag(connection, str(name)) for name in names]
+    else:
+        known = [records.by_digest(connection, name, digest) for name in repositories] or [None]
+    return all(one is not None and one.id == image.id for one in known)
 
 
 def _some(name: Reference | None) -> Sequence[Reference]:

@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+
+from attrs import frozen
 
 from dockp.images import records
 from dockp.images.records import Image, Layer
 from dockp.spi.errors import InvalidArgument, NotFound, SystemFault
 from dockp.store.content import CHUNK, ContentStore
 from dockp.store.database import Database
-from dockp.store.snapshots import Snapshot, SnapshotService
+from dockp.store.snapshots import OutOfTurn, Snapshot, SnapshotService
 
 if TYPE_CHECKING:
+    from dockp.archive.apply import Applied
     from dockp.archive.compression import Digesting
     from dockp.spi.storage import StorageDriver
     from dockp.spi.values import Mount
 
 Progress = Callable[[str, int, int | None], None]
+_AT_ONCE = 16
+"""Layers that may wait, filled, for the ones below; fewer are filled at the same time."""
+
+
+class Blobs(Protocol):
+    """Blobs that are here, or on their way in: see `dockp.images.transfer.Downloads`."""
+
+    def open(self, digest: str) -> BinaryIO: ...
+    def wait(self, digest: str) -> None: ...
+    def whole(self, digest: str) -> bool: ...
+    def stop(self) -> None: ...
+
+
+class _Stored:
+    """The blobs of the content store."""
+
+    def __init__(self, content: ContentStore) -> None:
+        self.open = content.open
+
+    def wait(self, digest: str) -> None:
+        return
+
+    def whole(self, digest: str) -> bool:
+        return True
+
+    def stop(self) -> None:
+        return
 
 
 class LayerUnpacker:
@@ -33,6 +66,13 @@ class LayerUnpacker:
     def top(self, image: Image, driver: str) -> Snapshot | None:
         """The unpacked top layer of ``image``, or None when it is not unpacked in ``driver``. One query."""
         return self._snapshots.layer(driver, image.chain_id) if image.chain_id else None
+
+    def is_unpacked(self, layer: Layer, driver: str) -> bool:
+        """Whether the layer is there in ``driver``; with "", whether its content was verified once."""
+        if driver:
+            return self._snapshots.layer(driver, layer.chain_id) is not None
+        with self._database.read() as connection:
+            return records.is_verified(connection, layer)
 
     def unpack(self, image: Image, driver: str, progress: Progress | None = None) -> Snapshot | None:
         """The top layer of ``image`` in ``driver``, unpacked now where it was not; None for an image without layers.
@@ -51,12 +91,26 @@ class LayerUnpacker:
             raise NotFound(f"No such image: {image.id}")
         return self.unpack_layers(layers, driver, progress)
 
-    def unpack_layers(self, layers: Sequence[Layer], driver: str, progress: Progress | None = None) -> Snapshot | None:
-        """Unpack ``layers``, base first; the top one. A lease or an image must hold them."""
-        parent: Snapshot | None = None
-        for layer in layers:
-            parent = self._snapshots.layer(driver, layer.chain_id) or self._build(driver, layer, parent, progress)
-        return parent
+    def unpack_layers(
+        self,
+        layers: Sequence[Layer],
+        driver: str,
+        progress: Progress | None = None,
+        blobs: Blobs | None = None,
+        done: Callable[[Layer], None] = lambda layer: None,
+    ) -> Snapshot | None:
+        """Unpack ``layers``, base first; the top one. A lease or an image must hold them.
+
+        Args: blobs: where to read them; None is the content store, where they are complete. done: called after each,
+            in their order.
+        """
+        work = _Unpacking(
+            self._content, self._snapshots, driver, blobs or _Stored(self._content), progress, self._set_size
+        )
+        missing = sum(self._snapshots.layer(driver, layer.chain_id) is None for layer in layers)
+        if missing > 1 and self._snapshots.can_rebase(driver):
+            return work.side_by_side(layers, done)
+        return work.one_by_one(layers, done)
 
     def measure(self, layer: Layer) -> None:
         """Verify a layer's diff ID and record its size without unpacking it. Raises: InvalidArgument."""
@@ -66,67 +120,171 @@ class LayerUnpacker:
             plain = Digesting(open_stream(blob))
             size = total_size(cast(BinaryIO, plain))
             _check(plain, layer)
+        self._set_size(layer, size)
+
+    def _set_size(self, layer: Layer, size: int) -> None:
         with self._database.write() as connection:
             records.set_layer_size(connection, layer.diff_id, size)
 
-    def _build(self, driver: str, layer: Layer, parent: Snapshot | None, progress: Progress | None) -> Snapshot:
+
+@frozen
+class _Unpacking:
+    """The layers of one image on their way into one storage driver. ``set_size`` records what was found."""
+
+    content: ContentStore
+    snapshots: SnapshotService
+    driver: str
+    blobs: Blobs
+    progress: Progress | None
+    set_size: Callable[[Layer, int], None]
+
+    def one_by_one(self, layers: Sequence[Layer], done: Callable[[Layer], None]) -> Snapshot | None:
+        """Each on top of the complete one below."""
+        parent: Snapshot | None = None
+        for layer in layers:
+            parent = self.snapshots.layer(self.driver, layer.chain_id) or self._build(layer, parent)
+            self.blobs.wait(layer.blob.digest)
+            done(layer)
+        return parent
+
+    def side_by_side(self, layers: Sequence[Layer], done: Callable[[Layer], None]) -> Snapshot | None:
+        """Several at once, each put on top of the one below when both are filled."""
+        from concurrent.futures import Future, ThreadPoolExecutor
+        from threading import BoundedSemaphore, Event
+
+        filling = BoundedSemaphore(len(os.sched_getaffinity(0)) + 1)
+        turns = [Event() for _ in layers]
+        built: list[Future[Snapshot]] = []
+
+        def build(number: int, layer: Layer) -> Snapshot:
+            try:
+                if number:
+                    turns[number - 1].wait()
+                found = self.snapshots.layer(self.driver, layer.chain_id)
+                if found is not None:
+                    return found
+                if not number:
+                    turns[0].set()
+                    return self._build(layer, None, filling)
+                return self._build_early(layer, built[number - 1].result, turns[number].set, filling)
+            finally:
+                turns[number].set()
+
+        top: Snapshot | None = None
+        with ThreadPoolExecutor(min(len(layers), _AT_ONCE), "unpack") as pool:
+            for number, layer in enumerate(layers):
+                built.append(pool.submit(build, number, layer))
+            try:
+                for layer, one in zip(layers, built, strict=True):
+                    top = one.result()
+                    self.blobs.wait(layer.blob.digest)
+                    done(layer)
+            except BaseException:
+                self.blobs.stop()
+                for one in built:
+                    one.cancel()
+                raise
+        return top
+
+    def _build(
+        self, layer: Layer, parent: Snapshot | None, turn: contextlib.AbstractContextManager[object] | None = None
+    ) -> Snapshot:
         from dockp.archive.apply import NeedsParent
 
-        size: int | None = None
+        found: Applied | None = None
 
         def fill(snapshot: Snapshot, storage: StorageDriver) -> None:
-            nonlocal size
-            size = self._apply(snapshot, storage, layer, progress, into_changes=True)
+            nonlocal found
+            with turn or contextlib.nullcontext():
+                found = self._apply(snapshot, storage, layer, into_changes=True)
 
         def fill_mounted(snapshot: Snapshot, storage: StorageDriver) -> None:
-            nonlocal size
-            size = self._apply(snapshot, storage, layer, progress, into_changes=False)
+            nonlocal found
+            found = self._apply(snapshot, storage, layer, into_changes=False)
 
         below = None if parent is None else parent.id
         try:
-            snapshot = self._snapshots.build_layer(driver, layer.chain_id, below, fill)
+            snapshot = self.snapshots.build_layer(self.driver, layer.chain_id, below, fill)
         except NeedsParent:
             # A layer may lean on what lies below it (a file in a directory it does not list). Seen only while
             # unpacking, so it starts again, this time over the parent's content.
-            snapshot = self._snapshots.build_layer(driver, layer.chain_id, below, fill_mounted)
-        if size is not None:
-            with self._database.write() as connection:
-                records.set_layer_size(connection, layer.diff_id, size)
+            snapshot = self.snapshots.build_layer(self.driver, layer.chain_id, below, fill_mounted)
+        if found is not None:
+            self.set_size(layer, found.size)
+        return snapshot
+
+    def _build_early(
+        self,
+        layer: Layer,
+        parent: Callable[[], Snapshot],
+        begun: Callable[[], None],
+        turn: contextlib.AbstractContextManager[object],
+    ) -> Snapshot:
+        from dockp.archive.apply import NeedsParent
+
+        found: Applied | None = None
+
+        def fill(snapshot: Snapshot, storage: StorageDriver) -> bool:
+            nonlocal found
+            with turn:
+                found = self._apply(snapshot, storage, layer, into_changes=True, whiteouts="overlay")
+            return not found.root
+
+        try:
+            snapshot = self.snapshots.build_layer_early(self.driver, layer.chain_id, fill, lambda: parent().id, begun)
+        except (NeedsParent, OutOfTurn):
+            return self._build(layer, parent())
+        if found is not None:
+            self.set_size(layer, found.size)
         return snapshot
 
     def _apply(
-        self,
-        snapshot: Snapshot,
-        storage: StorageDriver,
-        layer: Layer,
-        progress: Progress | None,
-        into_changes: bool,
-    ) -> int:
+        self, snapshot: Snapshot, storage: StorageDriver, layer: Layer, *, into_changes: bool, whiteouts: str = ""
+    ) -> Applied:
         from dockp.archive.apply import apply_layer
         from dockp.archive.compression import Digesting, open_stream
 
-        what = f"Extracting {layer.blob.digest[7:19]}"
-
-        def report(done: int) -> None:
-            if progress is not None:
-                progress(what, done, None)
-
         changes = storage.changes(snapshot.key) if into_changes else None
-        with self._content.open(layer.blob.digest) as blob:
-            plain = Digesting(open_stream(blob))
+        with self.blobs.open(layer.blob.digest) as blob:
+            plain = Digesting(open_stream(cast(BinaryIO, _Told(blob, lambda done: self._tell(layer, done)))))
             if changes is not None:
-                whiteouts = "overlay" if changes.whiteouts == "overlay" else "delete"
-                size = apply_layer(cast(BinaryIO, plain), changes.path, whiteouts, report).size
+                kind = whiteouts or ("overlay" if changes.whiteouts == "overlay" else "delete")
+                applied = apply_layer(cast(BinaryIO, plain), changes.path, kind)
             else:
                 mounts = storage.mounts(snapshot.key)
                 directory = _as_directory(mounts)
                 if directory is not None:
-                    size = apply_layer(cast(BinaryIO, plain), directory, "delete", report).size
+                    applied = apply_layer(cast(BinaryIO, plain), directory, "delete")
                 else:
-                    with self._content.scratch() as target:
-                        size = _apply_mounted(plain, mounts, str(target))
+                    with self.content.scratch() as target:
+                        applied = _apply_mounted(plain, mounts, str(target))
             _check(plain, layer)
-        return size
+        self.blobs.wait(layer.blob.digest)
+        return applied
+
+    def _tell(self, layer: Layer, done: int) -> None:
+        # While bytes still come, how many they are is what people want to see.
+        if self.progress is not None and self.blobs.whole(layer.blob.digest):
+            self.progress(f"{layer.blob.digest[7:19]}: Extracting", done, layer.blob.size)
+
+
+class _Told(io.RawIOBase):
+    """A stream that tells how many bytes were read from it."""
+
+    def __init__(self, stream: BinaryIO, tell: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._tell = tell
+        self._done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        data = self._stream.read(len(target))
+        target[: len(data)] = data
+        self._done += len(data)
+        self._tell(self._done)
+        return len(data)
 
 
 def _check(plain: Digesting, layer: Layer) -> None:
@@ -152,12 +310,14 @@ def _as_directory(mounts: Sequence[Mount]) -> str | None:
     return None
 
 
-def _apply_mounted(plain: Digesting, mounts: Sequence[Mount], target: str) -> int:
+def _apply_mounted(plain: Digesting, mounts: Sequence[Mount], target: str) -> Applied:
     """Unpack in a process of its own, which mounts the snapshot where nobody else sees it.
 
     A process, since unshare(2) of the mount namespace changes the whole caller, and the engine has threads.
     """
     import subprocess
+
+    from dockp.archive.apply import Applied
 
     request = json.dumps({"target": target, "mounts": [[m.type, m.source, list(m.options)] for m in mounts]})
     with subprocess.Popen(
@@ -182,5 +342,5 @@ def _apply_mounted(plain: Digesting, mounts: Sequence[Mount], target: str) -> in
     except ValueError:
         raise SystemFault(f"unpacking a layer ended with status {child.returncode}") from None
     if "size" in result:
-        return int(result["size"])
+        return Applied(size=result["size"], entries=result["entries"])
     raise (InvalidArgument if result["kind"] == "InvalidArgument" else SystemFault)(result["error"])

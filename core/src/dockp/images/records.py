@@ -300,6 +300,11 @@ def set_layer_size(connection: sqlite3.Connection, diff_id: str, size: int) -> N
     connection.execute("INSERT OR REPLACE INTO layer_sizes (diff_id, size) VALUES (?, ?)", (diff_id, size))
 
 
+def has_size(connection: sqlite3.Connection, layer: Layer) -> bool:
+    """Whether it is known how large the layer is unpacked."""
+    return connection.execute("SELECT 1 FROM layer_sizes WHERE diff_id = ?", (layer.diff_id,)).fetchone() is not None
+
+
 def is_verified(connection: sqlite3.Connection, layer: Layer) -> bool:
     """Whether this blob is known to have this diff ID, from an earlier image."""
     return (

@@ -23,8 +23,9 @@ from dockp.store.snapshots import Snapshot, SnapshotService
 from dockp.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
+    from dockp.images.arrival import Arrived, Verify, Wanted
     from dockp.linux.locks import RangeLocks
-    from dockp.spi.images import ImageSource
+    from dockp.spi.images import ImageSource, SourceContext
 
 Filters = Mapping[str, Sequence[str]]
 _Rows = list[dict[str, str]]
@@ -367,13 +368,33 @@ class ImageService:
         options: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> Image:
-        """Get an image from a source. See `dockp.images.arrival.add_from`."""
+        """Get an image from a source that is no registry, under the name ``tag`` or else the one it proposes.
+
+        See `dockp.images.arrival.Arrival.add_from`.
+        """
+        from dockp.images.arrival import Wanted
+        from dockp.spi.images import SourceContext
+
+        wanted = Wanted(reference=reference, names=[parse_tag(tag)] if tag else None, platform=platform, driver=driver)
+        context = SourceContext(scratch="", progress=lambda what, done, total: None, options=options or {})
+        return self.pull(source, wanted, context=context, progress=progress).image
+
+    def pull(
+        self,
+        source: Callable[..., ImageSource],
+        wanted: Wanted,
+        *,
+        context: SourceContext | None = None,
+        verify: Verify = lambda image: None,
+        progress: Progress | None = None,
+    ) -> Arrived:
+        """Get an image from a source. See `dockp.images.arrival.Arrival.add_from`."""
         from dockp.images.arrival import Arrival
 
         arrival = Arrival(self._database, self._content, self._leases, self._locks, self._layers)
-        return arrival.add_from(
-            source, reference, tag=tag, platform=platform, driver=driver, options=options or {}, progress=progress
-        )
+        arrived = arrival.add_from(source, wanted, context=context, verify=verify, progress=progress)
+        self._tell("pull", arrived.image, wanted.shown or arrived.image.id)
+        return arrived
 
     def import_(
         self,

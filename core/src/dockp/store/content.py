@@ -4,6 +4,7 @@
 
     <root>/content/sha256/<hex>     complete, verified, on the disk
     <root>/content/ingest/<random>  being written; whoever writes it holds flock(2) on it
+    <root>/content/ingest/<hex>     being downloaded, or as far as that got before it was cut; locked the same way
     <root>/content/scratch/<random> working directories of image sources, locked the same way
 
 A name under ``sha256`` appears by rename(2) after fsync(2), so that it is whole or not there, also after a power cut.
@@ -16,6 +17,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 """Bytes moved at a time wherever blobs are copied."""
+
+PARTIAL_AGE = 86400.0
+"""Seconds that what a cut download left is kept for the next attempt."""
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -93,9 +98,22 @@ class ContentStore:
 
         ``expected``: what size and digest must come out, or None to take what comes. ``lease`` keeps the blob.
         """
+        if expected is not None:
+            hex_of(expected.digest)
         for folder in (self._ingest, self._blobs):
             _make_folder(folder)
-        return BlobWriter(self._ingest, self._blobs, expected, lease)
+        return BlobWriter(self._blobs, expected, lease, *_create_locked(self._ingest))
+
+    def resume(self, expected: Descriptor, *, lease: Lease) -> BlobWriter:
+        """A writer that goes on where an earlier one for this blob was cut off: after its `BlobWriter.written` bytes.
+
+        What it writes stays for the next one, unless it proves wrong or the disk fails. Only for whoever holds the
+        blob's lock. Raises: SystemFault.
+        """
+        for folder in (self._ingest, self._blobs):
+            _make_folder(folder)
+        path = self._ingest / hex_of(expected.digest)
+        return BlobWriter(self._blobs, expected, lease, path, _open_locked(path), resumable=True)
 
     def add(self, data: bytes, media_type: str, *, lease: Lease) -> Descriptor:
         """Store a document that is in memory already."""
@@ -150,8 +168,10 @@ class ContentStore:
             os.close(lock)
 
     def sweep(self) -> int:
-        """Remove what killed writers left behind; how many entries that were. What is in use is locked, and stays."""
+        """Remove what killed writers left behind; how many entries that were. What is in use is locked, and stays; so
+        does, for `PARTIAL_AGE`, what a later download can go on from."""
         swept = 0
+        oldest = time.time() - PARTIAL_AGE
         for folder in (self._ingest, self._scratch):
             for path in folder.iterdir() if folder.is_dir() else ():
                 try:
@@ -163,6 +183,8 @@ class ContentStore:
                 except BlockingIOError:
                     continue
                 else:
+                    if _is_partial(path) and os.fstat(descriptor).st_mtime > oldest:
+                        continue
                     if path.is_dir():
                         _remove_tree(path)
                     else:
@@ -174,24 +196,60 @@ class ContentStore:
 
 
 class BlobWriter:
-    """Writes one blob, hashing on the way. Leaving the context without `commit` drops what was written."""
+    """Writes one blob, hashing on the way. Leaving the context without `commit` drops what was written, or, when it is
+    ``resumable``, keeps it. Made by `ContentStore`."""
 
-    def __init__(self, ingest: Path, blobs: Path, expected: Descriptor | None, lease: Lease) -> None:
+    def __init__(
+        self,
+        blobs: Path,
+        expected: Descriptor | None,
+        lease: Lease,
+        path: Path,
+        file: int,
+        *,
+        resumable: bool = False,
+    ) -> None:
         import hashlib
 
-        if expected is not None:
-            hex_of(expected.digest)
+        self._path, self._file = path, file
         self._blobs = blobs
         self._expected = expected
         self._lease = lease
+        self._new_hash = hashlib.sha256
         self._hash: Any = hashlib.sha256()
         self._written = 0
-        self._path, self._file = _create_locked(ingest)
+        self._resumable = self._keeps = resumable
+        if resumable:
+            self._take_up()
+
+    def fileno(self) -> int:
+        """The descriptor of the file, which `commit` renames and does not change: for reading what was written."""
+        return self._file
+
+    def _take_up(self) -> None:
+        try:
+            while data := os.read(self._file, CHUNK):
+                self._hash.update(data)
+                self._written += len(data)
+        except OSError as error:
+            raise SystemFault(f"reading what was downloaded of a blob: {error.strerror}") from error
+        if self._expected is not None and self._written > self._expected.size:
+            self.restart()
+
+    def restart(self) -> None:
+        """Forget what was written, and begin anew. Raises: SystemFault."""
+        try:
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+        except OSError as error:
+            raise SystemFault(f"writing a blob to {self._blobs.parent}: {error.strerror}") from error
+        self._hash, self._written, self._keeps = self._new_hash(), 0, self._resumable
 
     def write(self, data: bytes | memoryview) -> int:
         """Append. Raises: InvalidArgument as soon as there is more than expected; SystemFault when the disk is full."""
         self._written += len(data)
         if self._expected is not None and self._written > self._expected.size:
+            self._keeps = False
             raise InvalidArgument(
                 f"blob {self._expected.digest} is longer than the {self._expected.size} bytes its descriptor says"
             )
@@ -201,6 +259,7 @@ class BlobWriter:
             try:
                 view = view[os.write(self._file, view) :]
             except OSError as error:
+                self._keeps = False
                 raise SystemFault(f"writing a blob to {self._blobs.parent}: {error.strerror}") from error
         return len(data)
 
@@ -223,6 +282,7 @@ class BlobWriter:
         Raises: InvalidArgument when size or digest are not the expected ones; SystemFault on a full disk.
         """
         digest = f"sha256:{self._hash.hexdigest()}"
+        self._keeps = False  # what is wrong now will not become right
         if self._expected is not None:
             if self._written != self._expected.size:
                 raise InvalidArgument(
@@ -245,9 +305,10 @@ class BlobWriter:
         return self._expected or Descriptor(media_type=media_type, digest=digest, size=self._written)
 
     def close(self) -> None:
-        """Drop what is not committed. Twice is fine."""
+        """Drop, or keep, what is not committed. Twice is fine."""
         if self._file >= 0:
-            self._path.unlink(missing_ok=True)
+            if not self._keeps or not self._written:
+                self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
 
@@ -264,13 +325,30 @@ def _create_locked(folder: Path) -> tuple[Path, int]:
     while True:
         path = folder / os.urandom(8).hex()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SystemFault(f"cannot write to the content store {folder}: {error.strerror}") from error
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:  # else a sweep came between open and flock
             return path, descriptor
         os.close(descriptor)
+
+
+def _open_locked(path: Path) -> int:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SystemFault(f"cannot write to the content store {path.parent}: {error.strerror}") from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:  # else a sweep came between open and flock
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether it is a download, rather than something with a random name."""
+    return _DIGEST.fullmatch(f"sha256:{path.name}") is not None
 
 
 def _remove_tree(path: Path) -> None:

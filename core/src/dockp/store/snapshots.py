@@ -91,6 +91,10 @@ class Reconciled:
     missing: tuple[Snapshot, ...]
 
 
+class OutOfTurn(FailedPrecondition):
+    """The parent of a layer that was filled early had to be made anew, and so bears the greater number."""
+
+
 class SnapshotService:
     """Snapshots of one data root in whichever drivers. Thread-safe, and shared with other processes.
 
@@ -193,6 +197,44 @@ class SnapshotService:
                 with _faults(driver):
                     fill(snapshot, self._drivers(driver))
                 return self._seal(snapshot, chain_id)
+
+    def build_layer_early(
+        self,
+        driver: str,
+        chain_id: str,
+        fill: Callable[[Snapshot, StorageDriver], bool],
+        parent: Callable[[], int],
+        begun: Callable[[], None],
+    ) -> Snapshot:
+        """As `build_layer`, but filled before its parent is there. Only for drivers that can `rebase`.
+
+        Args: fill: returns whether the root directory is to be like the parent's. parent: waits for the parent, and is
+            called last. begun: called when it has its row; whoever builds a chain begins with the child no sooner,
+            since a parent's number is to be the smaller one.
+        Raises: what the functions and the driver raise; OutOfTurn; nothing is left then.
+        """
+        with self._locks.hold(offset_of("layer", driver, chain_id)):
+            found = self.layer(driver, chain_id)
+            if found is not None:
+                return found
+            with self.making(driver, None, None, {}, {}) as snapshot:
+                begun()
+                storage = self._drivers(driver)
+                with _faults(driver):
+                    inherits = fill(snapshot, storage)
+                below = parent()
+                if below > snapshot.id:
+                    raise OutOfTurn(f"layer {below} was made after what is to be on top of it")
+                with self._database.write() as connection:
+                    _check_parent(connection, driver, below)
+                    connection.execute("UPDATE snapshots SET parent = ? WHERE id = ?", (below, snapshot.id))
+                with _faults(driver):
+                    storage.rebase(snapshot.key, str(below), inherits)
+                return self._seal(snapshot, chain_id)
+
+    def can_rebase(self, driver: str) -> bool:
+        """Whether `build_layer_early` works in that driver."""
+        return self._drivers(driver).rebases
 
     def commit(self, id: int, chain_id: str) -> Snapshot:
         """Turn an active snapshot, mounted nowhere any more, into the layer ``chain_id``.

@@ -39,6 +39,7 @@ class Overlay2Driver(StorageDriver):
 
     name = "overlay2"
     summary = "layers stacked by the kernel's overlay file system"
+    rebases = True
     priority = 100
 
     @classmethod
@@ -95,6 +96,14 @@ class Overlay2Driver(StorageDriver):
         os.close(os.open(self._path(id, "sealed"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         if not self._options.volatile:
             sync_directory(self._path(id))
+
+    def rebase(self, id: str, parent: str, inherit_root: bool) -> None:
+        self._require(id)
+        self._require(parent)
+        with suppress(FileExistsError):
+            os.symlink(f"../{parent}", self._path(id, "parent"))
+        if inherit_root:
+            _copy_attributes(self._path(parent, "diff"), self._path(id, "diff"))
 
     def remove(self, id: str) -> None:
         old = self._path(_OLD + id)
