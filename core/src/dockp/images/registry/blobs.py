@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from dockp.images.registry import transport
 from dockp.images.registry.transport import Response, Transport, Unreachable, spelled, translated
 from dockp.spi.errors import InvalidArgument, Unavailable
 from dockp.spi.values import Descriptor
@@ -25,14 +26,14 @@ class BlobStream(io.RawIOBase):
     """
 
     def __init__(
-        self, descriptor: Descriptor, offset: int, ask: Callable[[int], Response], transport: Transport
+        self, descriptor: Descriptor, offset: int, ask: Callable[[int], Response], connections: Transport
     ) -> None:
-        """Args: ask: a new answer with the blob from an offset on, as far as the server heeds it. transport: to wait
+        """Args: ask: a new answer with the blob from an offset on, as far as the server heeds it. connections: to wait
         with between attempts. Raises: what ``ask`` does, since what cannot be had at all is said at once."""
         self._descriptor = descriptor
         self._position = offset
         self._ask = ask
-        self._transport = transport
+        self._connections = connections
         self._failures = 0
         self._progress = 0
         self._response = self._open() if offset < descriptor.size else None
@@ -71,9 +72,9 @@ class BlobStream(io.RawIOBase):
         self._let_go(whole=False)
         self._failures += 1
         self._progress = 0
-        if self._failures == _TRIES or not error.connected:
+        if self._failures == _TRIES:
             raise Unavailable(str(error)) from error
-        self._transport.wait(self._transport.pause * 2.0 ** (self._failures - 1), "GET", self._url)
+        self._connections.wait(transport.PAUSE * 2.0 ** (self._failures - 1), "GET", self._url)
 
     def readinto(self, target: Any) -> int:
         data = self.read(len(target))

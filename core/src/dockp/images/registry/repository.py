@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -36,26 +35,21 @@ ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
 _REFUSAL_LIMIT = 64 << 10
 _PAGE = 1000
 _PAGES = 1000
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel\s*=\s*"?next\b', re.I)
+NEXT_PAGE = re.compile(r'<([^>]*)>\s*;[^,]*\brel\s*=\s*"?next\b', re.I)
+"""In a ``Link`` header: where the list goes on (RFC 8288)."""
 
 
 class Repository:
-    """Args: path: the name within the registry, ``library/debian``. Methods raise `Refused` for what the registry
-    refuses, `Unreachable` when there is no answer, `Unauthorized`. Thread-safe. Close it at the end."""
+    """A name at an endpoint. Thread-safe. Close it at the end.
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        path: str,
-        credentials: Credentials,
-        settings: RegistrySettings,
-        *,
-        environ: Mapping[str, str] = os.environ,
-        pause: float = 0.5,
-    ) -> None:
+    Methods raise `Refused` for what the registry refuses, `Unreachable` when there is no answer, and Unauthorized.
+    Args: path: the name within the registry, ``library/debian``.
+    """
+
+    def __init__(self, endpoint: Endpoint, path: str, credentials: Credentials, settings: RegistrySettings) -> None:
         self.endpoint = endpoint
         self.path = path
-        self.transport = Transport(endpoint, stall_timeout=settings.stall_timeout, environ=environ, pause=pause)
+        self.transport = Transport(endpoint, stall_timeout=settings.stall_timeout)
         self.authorizer = Authorizer(endpoint, credentials, self.transport)
 
     def close(self) -> None:
@@ -239,7 +233,7 @@ class Repository:
             if not isinstance(page, dict):
                 raise Unavailable(f"{spelled('GET', whole)}: the answer is not a JSON object")
             yield page
-            link = _NEXT.search(response.headers.get("Link") or "")
+            link = NEXT_PAGE.search(response.headers.get("Link") or "")
             url = urljoin(whole, link[1]) if link else ""
 
 

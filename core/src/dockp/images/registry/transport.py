@@ -33,6 +33,9 @@ from dockp.spi.errors import Unavailable
 Response = urllib3.BaseHTTPResponse
 Body = bytes | BinaryIO | None
 
+PAUSE = 0.5
+"""Seconds before the first retry; each further one waits twice as long."""
+
 _REDIRECTS = 10
 _TRIES = 4
 _LONGEST_WAIT = 60.0
@@ -60,14 +63,10 @@ class Unreachable(Unavailable):
 class Transport:
     """Connections to one endpoint and to the hosts it leads to. Thread-safe. Close it at the end."""
 
-    def __init__(
-        self, endpoint: Endpoint, *, stall_timeout: float, environ: Mapping[str, str] = os.environ, pause: float = 0.5
-    ) -> None:
-        """Args: stall_timeout: seconds. environ: where proxies are named. pause: seconds before the first retry."""
+    def __init__(self, endpoint: Endpoint, *, stall_timeout: float) -> None:
+        """Args: stall_timeout: seconds."""
         self._endpoint = endpoint
         self._stall = stall_timeout
-        self._environ = environ
-        self.pause = pause
         self._closed = threading.Event()
         self._guard = threading.Lock()
         self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
@@ -81,7 +80,7 @@ class Transport:
         """
         again = method in _IDEMPOTENT
         for remaining in reversed(range(_TRIES)):
-            pause = self.pause * 2.0 ** (_TRIES - 1 - remaining) * (1 + random.random() / 4)
+            pause = PAUSE * 2.0 ** (_TRIES - 1 - remaining) * (1 + random.random() / 4)
             try:
                 response = self._follow(method, url, dict(headers), body)
             except Unreachable as error:
@@ -151,7 +150,7 @@ class Transport:
     def _manager(self, url: str) -> urllib3.PoolManager:
         """The connections for a URL: by the proxy that leads there, and by whether it is the registry's own host."""
         own = origin_of(url)[1:] == origin_of(self._endpoint.url)[1:]
-        proxy = proxy_for(url, self._environ)
+        proxy = proxy_for(url, os.environ)
         with self._guard:
             manager = self._managers.get((proxy, own))
             if manager is None:
