@@ -7,6 +7,9 @@
     tokens        authentication: challenges, tokens, basic
     refusals      what a registry answers instead, as errors
     repository    the verbs: manifests, blobs, tags, referrers
+    uploads       a repository as the target of a push
+    searching     what a registry has
+    login         whether it takes somebody's credentials
     blobs         a blob as a stream that goes on where a connection broke
     credentials   Docker's config.json, credential stores and helpers
     source        all of this as the image source ``docker://``
