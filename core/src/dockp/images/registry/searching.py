@@ -135,7 +135,7 @@ class _Wanted:
         return (
             (self._official is None or found["is_official"] == self._official)
             and (self._automated is None or found["is_automated"] == self._automated)
-            and found["star_count"] >= self._stars
+            and int(found["star_count"]) >= self._stars
         )
 
 

@@ -16,8 +16,9 @@ from dockp.images.registry.endpoints import endpoints
 from dockp.images.registry.refusals import Refused
 from dockp.images.registry.repository import Repository
 from dockp.images.registry.transport import Response, Unreachable
+from dockp.images.registry.uploads import RegistryTarget
 from dockp.spi.errors import DockpError, InvalidArgument, NotFound, Unavailable
-from dockp.spi.images import ImageSource, SourceContext
+from dockp.spi.images import ImageSource, ImageTarget, SourceContext
 from dockp.spi.values import Descriptor, Platform
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class RegistrySource(ImageSource):
         self._guard = threading.Lock()
         self._reference: Reference | None = None
         self._repositories: list[Repository] = []
+        self._targets: list[RegistryTarget] = []
         self._current = 0
         self._documents: dict[str, bytes] = {}
 
@@ -69,9 +71,16 @@ class RegistrySource(ImageSource):
     def referrers(self, descriptor: Descriptor, artifact_type: str = "") -> Sequence[Descriptor]:
         return self._attempt(lambda repository: repository.referrers(descriptor.digest, artifact_type))
 
+    def target(self, reference: str) -> ImageTarget:
+        name = parse(reference.removeprefix("//"))
+        self._targets.append(RegistryTarget(name, self._context.credentials, self._context.registries))
+        return self._targets[-1]
+
     def close(self) -> None:
         for repository in self._repositories:
             repository.close()
+        for target in self._targets:
+            target.close()
 
     def _open(self, text: str) -> Reference:
         reference = parse(text.removeprefix("//"))
