@@ -20,7 +20,7 @@ side means "execve happened" (or the process died, which its exit status tells):
                  <------------ end of file   the command runs; `start` returns here
 
 Any time the child may say ERROR (with a kind and a text; it then exits) or WARNING (with a text). `exec` is the same
-without maps and hooks.
+without maps and hooks, and without READY and START: nothing happens between them.
 """
 
 from __future__ import annotations
@@ -84,6 +84,14 @@ class Channel:
         """Wait for one message of the shim; without a shim there is nothing to live for."""
         if self.receive() != message:
             os._exit(1)
+
+    def require(self) -> None:
+        """End without a shim, as `expect` does, but wait for nothing."""
+        try:
+            if not self._socket.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT):
+                os._exit(1)
+        except BlockingIOError:
+            pass
 
     def warn(self, text: str) -> None:
         self.send(WARNING + text.encode(errors="replace"))

@@ -11,7 +11,7 @@ import os
 from dockp.linux import cgroups, mounts, namespaces, process, seccomp
 from dockp.spi.runtime import RuntimeFailure
 from dockp_exec_libcontainer import channel as talk
-from dockp_exec_libcontainer import hooks, identity, lookup
+from dockp_exec_libcontainer import hooks, identity, limits, lookup
 from dockp_exec_libcontainer.rootfs import Tree
 
 TYPE_CHECKING = False
@@ -150,6 +150,8 @@ def exec(job: ExecJob, line: Channel) -> None:
     identity.take_stdio(job.stdio)
     writers = _labels(job)  # through the host's /proc, the container's could be forged
     _keyring(job)
+    for note in limits.set_oom_score("self", job.process):  # likewise
+        line.warn(note)
     # In the cgroup before in the namespaces, so that nothing ever runs in there unlimited.
     cgroups.join_self(job.tasks)
     namespaces.setns(job.target, job.flags)
@@ -159,8 +161,7 @@ def exec(job: ExecJob, line: Channel) -> None:
     if job.process.get("terminal"):
         identity.take_terminal()
     settle(job, line, writers)
-    line.send(talk.READY)
-    line.expect(talk.START)
+    line.require()
     execute(job)
 
 
@@ -290,7 +291,8 @@ def settle(job: Job, line: Channel, writers: list[tuple[int, bytes]]) -> None:
     take_capabilities()
     os.umask(identity.DEFAULT_UMASK if user.get("umask") is None else user["umask"])
     job.process = {**wanted, "env": env, "file": lookup.find_command(wanted["args"][0], env.get("PATH", ""))}
-    # After the last change of ids, which clears it. A shim that died before this line is noticed at the next expect().
+    # After the last change of ids, which clears it. A shim that died before this line is noticed at the next
+    # expect() or require().
     if job.tied:
         process.set_parent_death_signal(_SIGKILL)
 

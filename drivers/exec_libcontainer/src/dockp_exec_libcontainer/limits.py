@@ -22,8 +22,8 @@ def set_rlimits(pid: int, process: dict[str, Any]) -> list[str]:
     return notes
 
 
-def set_oom_score(pid: int, process: dict[str, Any]) -> list[str]:
-    """Set ``process.oomScoreAdj`` on ``pid``; returns a warning when it is not what was asked for."""
+def set_oom_score(pid: str, process: dict[str, Any]) -> list[str]:
+    """Set ``process.oomScoreAdj`` on ``pid``, or "self"; returns a warning when it is not what was asked for."""
     notes: list[str] = []
     if process.get("oomScoreAdj") is not None:
         _oom_score(pid, int(process["oomScoreAdj"]), notes)
@@ -68,7 +68,7 @@ def _above(one: int, other: int) -> bool:
     return one == resource.RLIM_INFINITY or one > other
 
 
-def _oom_score(pid: int, score: int, notes: list[str]) -> None:
+def _oom_score(pid: str, score: int, notes: list[str]) -> None:
     path = f"/proc/{pid}/oom_score_adj"
     try:
         _write(path, score)

@@ -54,6 +54,7 @@ class Runtime:
         self._enter = 0
         self._oom_kills = 0
         self._no_new_devices = False
+        self._program = ""
 
     # -- life --
 
@@ -68,15 +69,18 @@ class Runtime:
         self._warnings = handover.get("warnings", [])
         self._no_new_devices = handover.get("no_new_devices", False)
         self._hooks = handover["hooks"] if "hooks" in handover else self._spec.get("hooks") or {}
+        self._program = handover.get("program", "")
 
     def handover(self) -> dict[str, Any]:
-        """See `dockp.spi.runtime.Transferable.handover`: ``enter`` are the namespaces that `exec` enters."""
+        """See `dockp.spi.runtime.Transferable.handover`: ``enter`` are the namespaces that `exec` enters, ``program``
+        is the file of the seccomp program."""
         return {
             "cgroup": self._path,
             "enter": self._enter,
             "warnings": self._warnings,
             "hooks": self._hooks,
             "no_new_devices": self._no_new_devices,
+            "program": self._program,
         }
 
     @property
@@ -150,8 +154,7 @@ class Runtime:
         except OSError as failure:
             raise RuntimeFailure(_words(failure)) from failure
         try:
-            _await_ready(line, pid, process, notes)
-            line.send(talk.START)
+            _give_limits(line, pid, process, notes)
             line.await_message(b"", notes)
         except BaseException as failure:
             _kill_and_reap(pid, pidfd)
@@ -318,7 +321,9 @@ class Runtime:
             self._run_hooks("prestart", "creating")
             self._run_hooks("createRuntime", "creating")
             ours.send(talk.HOOKED)
-        _await_ready(ours, pid, spec["process"], self._warnings)
+        _give_limits(ours, pid, spec["process"], self._warnings)
+        ours.await_message(talk.READY, self._warnings)
+        self._warnings += limits.set_oom_score(str(pid), spec["process"])
         return pid
 
     def _undo_create(self) -> None:
@@ -333,7 +338,10 @@ class Runtime:
 
     def _filter(self) -> tuple[bytes, int] | None:
         profile = self._spec["linux"].get("seccomp")
-        return seccomp.program(profile, self._cache) if profile else None
+        if not profile:
+            return None
+        self._program = self._program or seccomp.place(profile, self._cache)
+        return seccomp.program(profile, self._program), seccomp.flags(profile)
 
     def _run_hooks(self, moment: str, status: str, must_work: bool = True) -> None:
         given = self._hooks.get(moment)
@@ -369,14 +377,12 @@ class Runtime:
         return pid, pidfd, ours
 
 
-def _await_ready(line: Channel, pid: int, process: dict[str, Any], notes: list[str]) -> None:
-    """Wait until a child is ready to execute its command, giving it its limits on the way."""
+def _give_limits(line: Channel, pid: int, process: dict[str, Any], notes: list[str]) -> None:
+    """Give a child its limits, when it is ready for them."""
     if process.get("rlimits"):
         line.await_message(talk.LIMITS, notes)
         notes += limits.set_rlimits(pid, process)
         line.send(talk.LIMITED)
-    line.await_message(talk.READY, notes)
-    notes += limits.set_oom_score(pid, process)
 
 
 class _Born:

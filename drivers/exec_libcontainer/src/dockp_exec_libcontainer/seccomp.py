@@ -23,18 +23,15 @@ _EPERM = 1
 _ENOSYS = 38
 
 
-def program(profile: dict[str, Any], cache: str) -> tuple[bytes, int]:
-    """The BPF of a profile and the flags to load it with. Raises RuntimeFailure."""
-    path = _path(profile, cache)
+def program(profile: dict[str, Any], path: str) -> bytes:
+    """The BPF of a profile, whose `place` is ``path``. Raises RuntimeFailure."""
     code = _read(path)
-    if code is None:
-        code = _compile_elsewhere(profile, path)
-    return code, flags(profile)
+    return _compile_elsewhere(profile, path) if code is None else code
 
 
 def prepare(profile: dict[str, Any], cache: str) -> None:
     """Have the profile in the cache. Raises RuntimeFailure for one that cannot be compiled, OSError."""
-    path = _path(profile, cache)
+    path = place(profile, cache)
     if not os.path.exists(path):
         store(path, compile_profile(profile))
 
@@ -50,7 +47,8 @@ def flags(profile: dict[str, Any]) -> int:
     return bits
 
 
-def _path(profile: dict[str, Any], cache: str) -> str:
+def place(profile: dict[str, Any], cache: str) -> str:
+    """The file in the cache that has, or is to have, the BPF of a profile."""
     machine = os.uname().machine
     content = f"{_FORMAT}\n{machine}\n{dumps(profile, sort_keys=True)}".encode()
     return os.path.join(cache or DEFAULT_CACHE, f"{_sha256(content)}-{library_version()}.bpf")
