@@ -7,7 +7,7 @@ the default, as in Docker's own decoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -80,6 +80,17 @@ def json_names(cls: Any) -> frozenset[str]:
     return frozenset(row[1] for row in _fields(cls))
 
 
+def spelled(document: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    """``document`` with its keys written as in ``names`` where they differ in case alone, which is nothing to Go's
+    decoder (encoding/json, "Unmarshal"). A key that is written so already counts more."""
+    strange = document.keys() - names
+    if not strange:
+        return document
+    known = {name.lower(): name for name in names}
+    renamed = {known[key.lower()]: document[key] for key in strange if key.lower() in known}
+    return {**renamed, **document} if renamed else document
+
+
 def _is_text(value: Any) -> bool:
     # What is no Unicode could be stored and sent nowhere; a zero byte would end the string in the kernel.
     return isinstance(value, str) and "\0" not in value and (value.isascii() or _encodes(value))
@@ -120,6 +131,7 @@ def from_json(cls: type[T], document: Any, where: str = "") -> T:
     """Make ``cls`` from a JSON object. Raises InvalidArgument naming the field that has the wrong type."""
     if not isinstance(document, Mapping):
         raise InvalidArgument(f"invalid JSON: {where or cls.__name__} must be an object")
+    document = spelled(document, json_names(cast(Any, cls)))
     values: dict[str, Any] = {}
     for attribute, name, how, model, kind in _fields(cls):  # type: ignore[arg-type]
         value = document.get(name)

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from dockp.api.messages import Handover
+from dockp.shim.streams import HEAD_LOOK, HEAD_TRAVELS, head_time, is_unread
 
 if TYPE_CHECKING:
     from dockp.api.connection import Connection
@@ -58,6 +60,13 @@ class HijackedConnection:
         self.used = True
         await self._connection.write(data)
 
+    async def send_head(self) -> None:
+        await self.send(self._head)
+        plain = self._connection.plain_socket()
+        due = time.monotonic() + (head_time(plain) if plain is not None else HEAD_TRAVELS)
+        while time.monotonic() < due and (plain is None or is_unread(plain)):
+            await asyncio.sleep(HEAD_LOOK)
+
     def handover(self) -> Handover:
         early, self._early = self._early, b""
         plain = self._connection.plain_socket()
@@ -84,8 +93,11 @@ async def _pump(raw: HijackedConnection, ours: socket.socket) -> None:
     feeding = asyncio.ensure_future(inwards())
     try:
         with contextlib.suppress(OSError):
+            pause = HEAD_TRAVELS  # the first piece is the head of the reply
             while data := await loop.sock_recv(ours, _CHUNK):
                 await raw.send(data)
+                await asyncio.sleep(pause)
+                pause = 0
     finally:
         feeding.cancel()
         with contextlib.suppress(asyncio.CancelledError):

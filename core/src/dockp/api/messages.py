@@ -199,6 +199,11 @@ class RawConnection(Protocol):
     async def send(self, data: bytes) -> None:
         """Output; returns when the client keeps up. Raises: ConnectionError when the client is gone."""
 
+    async def send_head(self) -> None:
+        """Send the head, and give the client a moment to read it alone (`dockp.shim.streams.head_time`).
+
+        Raises: ConnectionError when the client is gone."""
+
     def handover(self) -> Handover:
         """Let somebody else talk to the client from now on. To be closed by the caller."""
 

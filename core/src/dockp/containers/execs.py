@@ -77,6 +77,7 @@ def start(
     detach: bool,
     tty: bool | None,
     client_socket: ClientSocket | None = None,
+    framing: str = "auto",
     console_size: tuple[int, int] | None = None,
 ) -> Stream | None:
     """Run it; a stream unless ``detach`` or there is a ``client_socket`` to serve.
@@ -118,6 +119,7 @@ def start(
                     exec_id,
                     _process(container, config),
                     stream=client_socket.descriptor,
+                    framing=framing,
                     head=client_socket.head,
                     early=client_socket.early,
                     **options,

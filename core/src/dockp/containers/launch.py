@@ -29,7 +29,7 @@ from dockp.containers.telling import attributes, tell_mounts, tell_networks, tel
 from dockp.interface import START_FAILURE_CODES
 from dockp.jsonmodel import to_json
 from dockp.linux.trees import discard_tree
-from dockp.spi.errors import Conflict, InvalidArgument, NotImplemented, NotModified, StartFailure
+from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotImplemented, NotModified, StartFailure
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.client import ShimClient
 
@@ -59,8 +59,10 @@ def start(context: Context, container: Container) -> None:
                 record=lambda connection: context.table.save_state(connection, running),
             ):
                 _start(context, running)
-        except RuntimeFailure as failure:
+        except (RuntimeFailure, DockpError, OSError) as failure:
             _remember_failure(context, current, failure)
+            if not isinstance(failure, RuntimeFailure):
+                raise
             raise StartFailure(
                 "failed to create task for container: failed to create shim task: OCI runtime create failed: "
                 f"unable to start container process: {failure}",
@@ -97,13 +99,20 @@ def attach_point(context: Context, container: Container) -> ShimClient:
             if current.active:  # somebody else has started it meanwhile
                 return context.supervisor.connect(container.id)
             client = _launch(context, current)
-        context.keep_client(container.id, client)
+            # Under the lock: whoever starts the container next must find this shim.
+            context.keep_client(container.id, client)
     return client
 
 
-def _remember_failure(context: Context, container: Container, failure: RuntimeFailure) -> None:
-    """As Docker: the container stays as it was, with the exit code and the error of the attempt."""
-    code = START_FAILURE_CODES.get(failure.kind, 128)
+def _remember_failure(context: Context, container: Container, failure: Exception) -> None:
+    """As Docker: the container stays as it was, with the exit code and the error of the attempt; with ``--rm`` it
+    goes."""
+    if container.request.host.auto_remove:
+        from dockp.containers.removal import erase
+
+        erase(context, container, volumes=True)
+        return
+    code = START_FAILURE_CODES.get(failure.kind, 128) if isinstance(failure, RuntimeFailure) else 128
     with context.database.write() as connection:
         context.table.save_state(connection, with_task(container, exit_code=code, error=str(failure)))
 
@@ -332,7 +341,9 @@ def _shim_config(context: Context, container: Container, driver: Any, volumes: S
                 "labels": dict(config.labels),
                 "env": list(config.env),
             },
-        },
+        }
+        if log.writer
+        else None,
         "terminal": config.tty,
         "console_size": list(host.console_size) if host.console_size != (0, 0) else None,
         "open_stdin": config.open_stdin,

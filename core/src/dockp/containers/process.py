@@ -33,7 +33,7 @@ def merge(config: Config, image: Config) -> Config:
         config,
         entrypoint=entrypoint,
         cmd=command,
-        env=tuple(merge_env(image.env, config.env)),
+        env=_env(config.env, image.env),
         user=config.user or image.user,
         working_dir=working_dir,
         labels={**image.labels, **config.labels},
@@ -55,6 +55,13 @@ def _health(mine: Healthcheck | None, theirs: Healthcheck | None) -> Healthcheck
         for name in ("test", "interval", "timeout", "retries", "start_period", "start_interval")
     }
     return Healthcheck(**given)
+
+
+def _env(mine: Iterable[str], theirs: Iterable[str]) -> tuple[str, ...]:
+    """Ours first, as Docker lists them. A name alone stays, since it is what keeps the image's variable out."""
+    given = tuple(mine)
+    names = {entry.partition("=")[0] for entry in given}
+    return (*given, *(entry for entry in theirs if entry.partition("=")[0] not in names))
 
 
 def merge_env(lower: Iterable[str], upper: Iterable[str]) -> list[str]:

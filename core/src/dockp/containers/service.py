@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import evolve
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 _LONGEST_LOOK = 5.0
 """Seconds after which waiting for an event looks whether one is missing."""
+
+_DEATH = 10.0
+"""Seconds that a killed container is waited for."""
 
 _RUNNING = (State.RUNNING, State.PAUSED, State.RESTARTING)
 
@@ -77,11 +81,20 @@ class ContainerService:
 
     def kill(self, ref: str, signal: str = "KILL") -> None:
         number = signals.number(signal or "KILL")
-        container = self._find_settled(ref)
+        try:
+            container = self._find_settled(ref)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {ref}: {error}") from error
         if not container.active:
             raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         with self._shim(container) as shim:
             shim.kill(number)
+            if number == SIGKILL:
+                # As Docker, which answers when it is over. A process in state D may take longer than anybody waits.
+                with contextlib.suppress(Unavailable):
+                    shim.wait(timeout=_DEATH)
+        if number == SIGKILL:
+            self._settled(container)
 
     def pause(self, ref: str) -> None:
         container = self._find_settled(ref)
@@ -177,10 +190,10 @@ class ContainerService:
     def rename(self, ref: str, name: str) -> None:
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
-        bare = names.check(name)
         container = self._context.table.find(ref)
-        if container.name == bare:
-            raise InvalidArgument(f"Renaming a container with the same name as its current name: /{container.name}")
+        if container.name == name.removeprefix("/"):
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        bare = names.check(name)
         with self._context.exclusive(container.id), self._context.database.write() as connection:
             current = self._context.table.peek(container.id)
             if current is None:
@@ -468,11 +481,11 @@ class ContainerService:
         return execs.start(self._context, self._find(container_id), exec_id, document, detach=detach, tty=tty)
 
     def exec_start_client(
-        self, exec_id: str, client: ClientSocket, console_size: tuple[int, int] | None = None
+        self, exec_id: str, client: ClientSocket, framing: str = "auto", console_size: tuple[int, int] | None = None
     ) -> None:
         """As `exec_start`, for a client of somebody else, see `attach_client`.
 
-        Args: console_size: rows and columns, other than what `exec_create` was told.
+        Args: framing: see `attach_client`. console_size: rows and columns, other than what `exec_create` was told.
         """
         container_id, document = self._context.table.get_exec(exec_id)
         container = self._find(container_id)
@@ -484,6 +497,7 @@ class ContainerService:
             detach=False,
             tty=None,
             client_socket=client,
+            framing=framing,
             console_size=console_size,
         )
 

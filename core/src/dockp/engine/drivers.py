@@ -67,7 +67,7 @@ class Drivers:
         try:
             return cast("type[LogDriver]", self.registry.load("log", name))
         except InvalidArgument as error:
-            raise InvalidArgument(f'logger: no log driver named "{name}" is registered') from error
+            raise InvalidArgument(f"logger: no log driver named '{name}' is registered") from error
 
     def source(self, scheme: str) -> type[ImageSource]:
         return cast("type[ImageSource]", self.registry.load("source", scheme))

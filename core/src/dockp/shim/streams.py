@@ -27,6 +27,13 @@ CLIENT_BUFFER = 1 << 20
 STDIN_BUFFER = 1 << 16
 _NOW = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 
+HEAD_READ = 0.1
+"""Seconds that a client has to read the head of a reply before output follows it."""
+HEAD_TRAVELS = 0.01
+"""The same, where nobody can say whether it was read."""
+HEAD_LOOK = 0.0005
+_SIOCOUTQ = 0x5411  # unix(7)
+
 # ioctl_tty(2), asm-generic/ioctls.h; termios is a module of its own and would be loaded for these numbers alone
 _TIOCSWINSZ = 0x5414
 _TIOCSPTLCK = 0x40045431
@@ -49,6 +56,22 @@ def open_terminal(ptmx: int | None = None) -> tuple[int, int]:
         os.close(ours)
         raise
     return ours, theirs
+
+
+def is_unread(sock: _socket.socket) -> bool:
+    """Whether the other side has not yet read all that was sent to it. Known for unix sockets; for others always."""
+    if sock.family != _socket.AF_UNIX:
+        return True
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)), "little") > 0
+
+
+def head_time(sock: _socket.socket) -> float:
+    """Seconds for which output is held back after the head of a reply, unless that `is_unread` no more.
+
+    docker-py looks for the stream beneath the buffer that it read the head into, and loses what came along with it.
+    Docker's own daemon, which starts a process only then, is slow enough for this never to show.
+    """
+    return HEAD_READ if sock.family == _socket.AF_UNIX else HEAD_TRAVELS
 
 
 def give(stdio: tuple[int, int, int], owner: tuple[int, int] | None, open_stdin: bool) -> None:
@@ -162,10 +185,12 @@ class Client:
 
     Attributes:
         pending: output that the socket did not take yet.
+        head_due: until when (monotonic) output waits for the head of the reply to be read; 0 when it waits no more.
+        looking: a timer runs, to see whether it was read.
         ended: called once with "exit", "detach" or "gone".
     """
 
-    __slots__ = ("closing", "ended", "events", "frames", "keys", "pending", "sock", "wants")
+    __slots__ = ("closing", "ended", "events", "frames", "head_due", "keys", "looking", "pending", "sock", "wants")
 
     def __init__(
         self, sock: _socket.socket, wants: dict[str, bool], keys: bytes, frames: bool, ended: Callable[[str], None]
@@ -176,6 +201,8 @@ class Client:
         self.frames = frames
         self.ended = ended
         self.pending = bytearray()
+        self.head_due = 0.0
+        self.looking = False
         self.closing = ""
         self.events = 0
 
@@ -423,6 +450,7 @@ class Stdio:
         self.loop.watch(sock.fileno(), client.events, lambda events: self._client_event(client, events))
         if head:
             self._send(client, head)
+            client.head_due = time.monotonic() + head_time(sock)
         if early and client.wants["stdin"] and client in self.clients:
             self._take_input(client, early)
         return client
@@ -431,7 +459,7 @@ class Stdio:
         return client.wants["stdin"] and not client.closing and len(self._input) < STDIN_BUFFER
 
     def _ask(self, client: Client) -> None:
-        events = (READ if self._may_read(client) else 0) | (WRITE if client.pending else 0)
+        events = (READ if self._may_read(client) else 0) | (WRITE if client.pending and not client.head_due else 0)
         if events != client.events:
             client.events = events
             self.loop.change(client.sock.fileno(), events)
@@ -478,6 +506,9 @@ class Stdio:
 
     def _send(self, client: Client, data: bytes) -> None:
         """Send or keep. With nothing to send it sends what was kept."""
+        if client.head_due and not self._head_was_read(client):
+            client.pending += data
+            return
         if client.pending:
             client.pending += data
             data = b""
@@ -495,6 +526,22 @@ class Stdio:
             self._drop(client, client.closing)
         else:
             self._ask(client)
+
+    def _head_was_read(self, client: Client) -> bool:
+        """Whether output may follow; when not, what is kept is sent later."""
+        if time.monotonic() < client.head_due and is_unread(client.sock):
+            if not client.looking:
+                client.looking = True
+                self.loop.after(HEAD_LOOK, lambda: self._look(client))
+            return False
+        client.head_due = 0.0
+        return True
+
+    def _look(self, client: Client) -> None:
+        client.looking = False
+        if client in self.clients:
+            self._send(client, b"")
+            self._hold_back()
 
     def _let_go(self, client: Client, reason: str) -> None:
         """End a session in good order: what is buffered is sent first."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dockp.api.messages import Query, Reply, Request
 from dockp.containers.model import Config, CreateRequest, EndpointSettings, HostConfig, UpdateRequest
-from dockp.jsonmodel import from_json, json_names
+from dockp.jsonmodel import from_json, json_names, spelled
 from dockp.spi.errors import InvalidArgument
 
 
 async def create(request: Request) -> Reply:
-    body = await request.json()
+    body = spelled(await request.json(), _CREATE)
     wanted = create_request(body, request.query.text("name"), request.query.text("platform"))
     services = request.services
     created = await services.run(services.engine.containers.create, wanted)
     return Reply(status=201, document={"Id": created.id, "Warnings": list(created.warnings)})
 
 
-def create_request(body: dict[str, Any], name: str, platform: str) -> CreateRequest:
+_CREATE = json_names(Config) | {"HostConfig", "NetworkingConfig"}
+
+
+def create_request(body: Mapping[str, Any], name: str, platform: str) -> CreateRequest:
     """The body of ``POST /containers/create``: a container's configuration with two parts beside it.
 
     Raises: InvalidArgument.
@@ -26,9 +30,11 @@ def create_request(body: dict[str, Any], name: str, platform: str) -> CreateRequ
     if not body.keys() & json_names(Config):
         raise InvalidArgument("config cannot be empty in order to create a container")
     networking = body.get("NetworkingConfig") or {}
-    if not isinstance(networking, dict) or not isinstance(networking.get("EndpointsConfig") or {}, dict):
+    if not isinstance(networking, dict):
+        raise InvalidArgument("invalid JSON: NetworkingConfig must be an object")
+    endpoints = spelled(networking, ("EndpointsConfig",)).get("EndpointsConfig") or {}
+    if not isinstance(endpoints, dict):
         raise InvalidArgument("invalid JSON: NetworkingConfig.EndpointsConfig must be an object")
-    endpoints = networking.get("EndpointsConfig") or {}
     return CreateRequest(
         config=_config(body),
         host=from_json(HostConfig, body.get("HostConfig") or {}, "HostConfig"),
@@ -41,10 +47,10 @@ def create_request(body: dict[str, Any], name: str, platform: str) -> CreateRequ
     )
 
 
-def _config(body: dict[str, Any]) -> Config:
+def _config(body: Mapping[str, Any]) -> Config:
     """One word may stand for a list of one."""
     words = {name: [body[name]] for name in ("Cmd", "Entrypoint", "Shell") if isinstance(body.get(name), str)}
-    return from_json(Config, body | words)
+    return from_json(Config, {**body, **words})
 
 
 async def list_(request: Request) -> Reply:
@@ -107,7 +113,7 @@ def _ending(query: Query) -> tuple[int | None, str]:
 async def kill(request: Request) -> Reply:
     services = request.services
     signal = request.query.text("signal", "KILL")
-    await services.run(services.engine.containers.kill, request.parameters["id"], signal)
+    await services.run_long(services.engine.containers.kill, request.parameters["id"], signal)
     return Reply(status=204)
 
 
@@ -165,6 +171,6 @@ async def commit(request: Request) -> Reply:
         author=query.text("author"),
         changes=query.texts("changes"),
         pause=query.flag("pause", True),
-        config=_config(body) if body else None,
+        config=_config(spelled(body, json_names(Config))) if body else None,
     )
     return Reply(status=201, document={"Id": image})

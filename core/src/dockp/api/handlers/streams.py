@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -14,9 +15,12 @@ from dockp.api.messages import Hijack, RawConnection, Reply, Request, moment
 from dockp.api.services import obtained
 from dockp.containers.stats import following
 from dockp.interface import Document, WaitResult
+from dockp.jsonmodel import spelled
 from dockp.keys import parse_detach_keys
-from dockp.spi.errors import InvalidArgument, NotFound, StartFailure
+from dockp.spi.errors import DockpError, InvalidArgument, NotFound, StartFailure
 from dockp.supervisor.client import ClientSocket
+
+_log = logging.getLogger(__name__)
 
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
@@ -41,8 +45,8 @@ async def attach(request: Request) -> Hijack:
 
     async def take(raw: RawConnection) -> None:
         head = raw.head
-        if query.flag("logs"):
-            await raw.send(head)
+        if query.flag("logs") and container.task.started_at:
+            await raw.send_head()
             head = b""
             streams = {name for name in ("stdout", "stderr") if wants[name]}
             framing = Framing(streams=streams, framed=not terminal)
@@ -50,9 +54,17 @@ async def attach(request: Request) -> Hijack:
                 async for data in written:
                     await raw.send(data)
         if query.flag("stream"):
-            await hand_over(
-                request, raw, head, lambda client: containers.attach_client(ref, client, detach_keys=keys, **wants)
-            )
+            try:
+                await hand_over(
+                    request, raw, head, lambda client: containers.attach_client(ref, client, detach_keys=keys, **wants)
+                )
+            except DockpError as failure:
+                if container.active:
+                    raise
+                # As Docker, which looks at no more than the name here: whoever attaches before the start is told what
+                # is wrong with the container by the start.
+                _log.debug("attach to container %s before its start: %s", container.id[:12], failure)
+                await raw.send(head)
         elif head:
             await raw.send(head)
 
@@ -105,21 +117,26 @@ async def attach_websocket(request: Request) -> Hijack:
 async def exec_start(request: Request) -> Reply | Hijack:
     services, exec_id = request.services, request.parameters["id"]
     containers = services.engine.containers
-    body = await request.json()
-    document = await services.run(containers.exec_inspect, exec_id)
+    body = spelled(await request.json(), ("Detach", "Tty", "ConsoleSize"))
+    await services.run(containers.exec_inspect, exec_id)
     if body.get("Detach"):
         await services.run(containers.exec_start, exec_id, detach=True)
         return Reply()
-    terminal = bool(document["ProcessConfig"]["tty"])
+    # As in Docker it is this request that decides about frames, whether the process has a terminal or not.
+    terminal = bool(body.get("Tty"))
+    framing = "raw" if terminal else "stdcopy"
     size = _console_size(body.get("ConsoleSize")) if terminal and request.version >= (1, 42) else None
 
     async def take(raw: RawConnection) -> None:
         try:
-            await hand_over(request, raw, raw.head, lambda client: containers.exec_start_client(exec_id, client, size))
+            await hand_over(
+                request, raw, raw.head, lambda client: containers.exec_start_client(exec_id, client, framing, size)
+            )
         except StartFailure as failure:
             # As Docker, which has answered already when it tries: the reason is the output.
             text = f"{failure}\r\n".encode()
-            await raw.send(raw.head + (text if terminal else b"\1\0\0\0" + len(text).to_bytes(4, "big") + text))
+            await raw.send_head()
+            await raw.send(text if terminal else b"\1\0\0\0" + len(text).to_bytes(4, "big") + text)
 
     return Hijack(take=take, content_type=stream_type(request, terminal))
 
