@@ -103,7 +103,7 @@ def test_a_command_that_cannot_start_has_dockers_exit_code(dockp: Dockp, command
         (["--rm", "-u", "nobodyhere", "busybox", "true"], "unable to find user nobodyhere"),
         (["--rm", "--sysctl", "kernel.hostname=x", "busybox"], "sysctl 'kernel.hostname=x' is not allowed"),
         (["--rm", "--restart", "always", "busybox"], "cannot specify both --restart and --rm"),
-        pytest.param(["--tmpfs", "/x:nosuch", "busybox"], "Invalid tmpfs option", marks=pytest.mark.own),
+        pytest.param(["--tmpfs", "/x:nosuch", "busybox"], "invalid tmpfs option", marks=pytest.mark.own),
         (["-p", "99999:80", "busybox"], "invalid hostPort"),
         (["--ulimit", "nosuch=1", "busybox"], "invalid ulimit type: nosuch"),
     ],

@@ -375,7 +375,7 @@ def test_commit_of_an_unchanged_container_adds_no_layer(dockp: Dockp) -> None:
     image = dockp.ok("commit", "same")
     found = json.loads(dockp.ok("image", "inspect", image))[0]
     assert len(found["RootFS"]["Layers"]) == 1
-    assert dockp("commit", "-c", "FROM x", "same").stderr == "Error: FROM is not a valid change command\n"
+    assert dockp("commit", "-c", "FROM x", "same").stderr == "Error: from is not a valid change command\n"
     assert dockp("commit", "same", "Not:Good:1").returncode == 1
     dockp.ok("rm", "same")
     dockp.ok("rmi", image)

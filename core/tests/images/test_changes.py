@@ -70,8 +70,8 @@ def test_an_entry_point_drops_the_inherited_command_but_not_one_given_with_it() 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ("FROM x", "FROM is not a valid change command"),
-        ("run x", "RUN is not a valid change command"),
+        ("FROM x", "from is not a valid change command"),
+        ("run x", "run is not a valid change command"),
         ("CMD", "CMD requires at least one argument"),
         ("ENV A", "ENV must have two arguments"),
         ("ENV A=1 B", "can't find = in 'B'"),

@@ -107,7 +107,7 @@ def test_a_bad_name_or_instruction_is_refused_before_anything_is_read(store: Any
 
     with pytest.raises(InvalidArgument, match="must be lowercase"):
         store.images.import_(Unread(b""), reference="Bad")
-    with pytest.raises(InvalidArgument, match="FROM is not a valid change command"):
+    with pytest.raises(InvalidArgument, match="from is not a valid change command"):
         store.images.import_(Unread(b""), changes=["FROM scratch"])
 
 

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from dockp.containers import devices, limits, mounts, names, process, security, signals
 from dockp.containers.context import Context
-from dockp.containers.model import Config, CreateRequest, HostConfig, LogConfig, RestartPolicy
+from dockp.containers.model import Config, CreateRequest, Healthcheck, HostConfig, LogConfig, RestartPolicy
 from dockp.containers.record import Container
 from dockp.containers.spec import DEFAULT_SHM_SIZE, cgroup_mode
 from dockp.containers.telling import tell
@@ -133,6 +133,7 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     check_restart(host.restart_policy)
+    _check_health(config.healthcheck)
     if host.userns_mode not in ("", "host"):
         raise NotImplemented(
             f'user namespace mode "{host.userns_mode}": only "host" works yet, others need ID-mapped layers'
@@ -145,6 +146,8 @@ def complete(context: Context, host: HostConfig, config: Config) -> tuple[HostCo
         raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
     if host.uts_mode not in ("", "host"):
         raise InvalidArgument(f"invalid UTS mode: {host.uts_mode}")
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if host.cgroupns_mode not in ("", "host", "private"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {host.cgroupns_mode}")
     if mode in ("host",) or mode.startswith("container:"):
@@ -187,6 +190,22 @@ def check_restart(policy: RestartPolicy) -> None:
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if policy.maximum_retry_count < 0:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+
+
+def _check_health(check: Healthcheck | None) -> None:
+    if check is None:
+        return
+    times = {
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+    }
+    for name, value in times.items():
+        if value and value < 1_000_000:
+            raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+    if check.retries and check.retries < 0:
+        raise InvalidArgument("Retries in Healthcheck cannot be negative")
 
 
 def refuse_later(request: CreateRequest) -> None:

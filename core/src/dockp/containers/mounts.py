@@ -242,7 +242,7 @@ def _tmpfs_options(words: list[str]) -> tuple[str, ...]:
     known |= {"gid", "nr_inodes", "nr_blocks", "async", "atime", "diratime", "nodiratime", "relatime", "defaults"}
     for word in words:
         if word.partition("=")[0] not in known:
-            raise InvalidArgument(f'Invalid tmpfs option "{word}"')
+            raise InvalidArgument(f'invalid tmpfs option ["{word}"]')
     given = [word for word in words if word != "defaults"]
     defaults = [
         word for word, other in (("noexec", "exec"), ("nosuid", "suid"), ("nodev", "dev")) if other not in given
@@ -256,7 +256,7 @@ def _from_others(
     for spec in specs:
         ref, _, mode = spec.partition(":")
         if mode not in ("", "ro", "rw", "z", "Z"):
-            raise InvalidArgument(f"invalid mode for volumes-from: {mode}")
+            raise InvalidArgument(f"invalid mode: {mode}")
         for record in find(ref).mounts:
             if record.type == "tmpfs":
                 continue

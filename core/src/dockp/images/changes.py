@@ -40,7 +40,7 @@ def apply_changes(process: Mapping[str, Any], changes: Sequence[str]) -> dict[st
         word, _, rest = line.partition(" ") if " " in line else line.partition("\t")
         instruction = _INSTRUCTIONS.get(word.upper())
         if instruction is None:
-            raise InvalidArgument(f"{word.upper()} is not a valid change command")
+            raise InvalidArgument(f"{word.lower()} is not a valid change command")
         rest = rest.strip()
         if not rest:
             raise InvalidArgument(f"{word.upper()} requires at least one argument")

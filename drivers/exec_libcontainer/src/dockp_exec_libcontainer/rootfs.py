@@ -149,14 +149,15 @@ def attach_filesystem(tree: Tree, destination: str, type: str, source: str, word
     """Mount a new file system and return its descriptor, which stays open in the child."""
     if type in _KERNEL_TYPES:
         target = _plain_directory(tree, destination)
+        existed = True
     else:
-        target = paths.make_directories(tree.root, destination)
+        target, existed = _directory(tree, destination)
     late = type == "tmpfs" and words.set & mounts.MOUNT_ATTR_RDONLY
     if late:  # steps to come may have to make mount points in it
         words.set &= ~mounts.MOUNT_ATTR_RDONLY
     data_mode = [option for option in words.data if option.startswith("mode=")]
-    if type == "tmpfs" and not data_mode:
-        # runc's habit, expected by images: a tmpfs over a directory has that directory's mode.
+    if type == "tmpfs" and existed and not data_mode:
+        # runc's habit, expected by images: a tmpfs over a directory has that directory's mode, else the kernel's, 1777.
         words.data.append(f"mode={stat.S_IMODE(os.fstat(target).st_mode):04o}")
     try:
         _refuse_root(tree, target, destination)
@@ -171,6 +172,14 @@ def attach_filesystem(tree: Tree, destination: str, type: str, source: str, word
     if late:
         tree.read_only_last.append(mount_fd)
     return mount_fd
+
+
+def _directory(tree: Tree, destination: str) -> tuple[int, bool]:
+    """A mount point, and whether it was there before."""
+    try:
+        return paths.open_in_root(tree.root, destination, os.O_PATH | os.O_DIRECTORY), True
+    except OSError:  # the other way finds out what is wrong, if anything
+        return paths.make_directories(tree.root, destination), False
 
 
 def _plain_directory(tree: Tree, destination: str) -> int:
