@@ -207,3 +207,52 @@ def test_a_swarm_is_missed_in_docker_s_words(served: Served) -> None:
     answer = served.api("GET", "/services")
     assert answer.status == 503
     assert answer.document["message"].startswith("This node is not a swarm manager. Use ")
+
+
+def test_names_of_fields_in_any_case(served: Served) -> None:
+    document = {
+        "image": "busybox",
+        "CMD": ["sleep", "60"],
+        "hostconfig": {"networkmode": "none"},
+        "labels": {"Aa": "1"},
+    }
+    made = served.api("POST", "/containers/create", document)
+    assert made.status == 201, made
+    found = served.api("GET", f"/containers/{made.document['Id']}/json").document
+    assert found["Config"]["Cmd"] == ["sleep", "60"]
+    assert found["Config"]["Labels"] == {"Aa": "1"}
+    assert found["HostConfig"]["NetworkMode"] == "none"
+    served.api("DELETE", f"/containers/{made.document['Id']}")
+
+
+def test_a_kill_returns_when_it_is_over(served: Served) -> None:
+    document = {"Image": "busybox", "Cmd": ["sleep", "60"], "HostConfig": {"NetworkMode": "none"}}
+    made = served.api("POST", "/containers/create", document).document["Id"]
+    served.api("POST", f"/containers/{made}/start")
+    assert served.api("POST", f"/containers/{made}/kill").status == 204
+    state = served.api("GET", f"/containers/{made}/json").document["State"]
+    assert (state["Status"], state["ExitCode"]) == ("exited", 137)
+    assert served.api("DELETE", f"/containers/{made}").status == 204
+
+
+def test_a_container_without_a_log(served: Served) -> None:
+    document = {
+        "Image": "busybox",
+        "Cmd": ["true"],
+        "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "none"}},
+    }
+    made = served.api("POST", "/containers/create", document).document["Id"]
+    assert served.api("POST", f"/containers/{made}/start").status == 204
+    refused = served.api("GET", f"/containers/{made}/logs?stdout=1")
+    assert (refused.status, refused.document) == (
+        501,
+        {"message": "configured logging driver does not support reading"},
+    )
+    served.api("DELETE", f"/containers/{made}?force=1")
+
+
+def test_the_environment_as_it_was_asked_for(served: Served) -> None:
+    document = {"Image": "busybox", "Env": ["A=1", "NAME"], "HostConfig": {"NetworkMode": "none"}}
+    made = served.api("POST", "/containers/create", document).document["Id"]
+    assert served.api("GET", f"/containers/{made}/json").document["Config"]["Env"][:2] == ["A=1", "NAME"]
+    served.api("DELETE", f"/containers/{made}")

@@ -358,6 +358,43 @@ def test_exec_in_a_terminal_of_the_wanted_size(box: Any) -> None:
         assert wire.rest() == b"21 77\r\n"
 
 
+@pytest.mark.parametrize(("body", "framed"), [(b"{}", True), (b'{"tty": true}', False)])
+def test_the_start_of_an_exec_says_whether_its_output_is_framed(box: Any, body: bytes, framed: bool) -> None:
+    container = box("sleep 60").start()
+    wire, _ = container.exec(["echo", "hello"], body, Tty=True)
+    with wire:
+        assert (MULTIPLEXED if framed else RAW) in wire.head()
+        got = wire.rest()
+    assert (joined(got) if framed else got) == b"hello\r\n"
+
+
+def test_the_head_is_there_alone_for_a_moment(box: Any) -> None:
+    container = box("sleep 60").start()
+    wire, _ = container.exec(["echo", "hello"])
+    with wire:
+        time.sleep(0.03)
+        assert wire.sock.recv(65536).endswith(b"\r\n\r\n")
+        assert joined(wire.rest()) == b"hello\n"
+
+
+def test_output_comes_though_the_head_is_not_read(box: Any) -> None:
+    container = box("echo hello")
+    with container.attach() as wire:
+        container.start()
+        time.sleep(0.3)
+        _, _, output = wire.sock.recv(65536).partition(b"\r\n\r\n")
+        assert joined(output) == b"hello\n"
+
+
+def test_starting_at_once_after_an_attach_with_logs(box: Any) -> None:
+    for _ in range(5):
+        container = box("echo hello")
+        with container.attach("logs=1&stream=1&stdout=1") as wire:
+            wire.head()
+            container.start()
+            assert joined(wire.rest()) == b"hello\n"
+
+
 # Waiting
 
 
