@@ -40,6 +40,7 @@ class Watcher(Protocol):
     def when(
         self, container_id: str, condition: str, callback: Callable[[WaitResult], object]
     ) -> Callable[[], object]: ...
+    def removed(self, container_id: str) -> None: ...
 
 
 @define(kw_only=True)

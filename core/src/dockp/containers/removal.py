@@ -80,6 +80,8 @@ def finish(context: Context, container_id: str, *, volumes: bool, operation: Ope
         if operation is not None:
             operation.finish(connection)
     tell(context, container, "destroy")
+    if context.watcher is not None:
+        context.watcher.removed(container_id)
     try:
         context.images.get(container.image)
     except NotFound:  # removed by force before; nobody else may need its layers now

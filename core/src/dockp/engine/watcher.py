@@ -4,20 +4,21 @@ One thread listens to the shim of every running container and to the event log. 
 claims its container's end, so that none starts a reaper. An end is settled at once by a small pool of threads, and then
 those are told who wait for it.
 
-What other processes on the same roots do comes through the event log: "start" makes the watcher connect to a shim that
-it does not know, "die" tells of a container that was over before it could, "destroy" that one is gone.
+What other processes on the same roots do comes through the event log, a moment later: "start" makes the watcher connect
+to a shim that it does not know, "die" tells of a container that was over before it could, "destroy" that one is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -44,6 +45,10 @@ _SETTLERS = 8
 
 _ROUND = 20.0
 """Seconds after which the watcher looks after those for whom it heard nothing."""
+
+_NEWS = 0.02
+"""Seconds for which the event log is left to grow before it is read. Most of it was written on behalf of this process,
+which knows; reading every line at once would only be in the way of who wrote it."""
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.001, 1.0
 """Seconds between looks at a container whose shim is neither there nor gone."""
@@ -98,7 +103,7 @@ class Watcher:
     def start(self) -> Watcher:
         """Begin with the containers that run now; those that ended while nobody looked are settled."""
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._epoll.register(self._follower, select.EPOLLIN)
+        self._epoll.register(self._follower, select.EPOLLIN | select.EPOLLONESHOT)
         self._thread.start()
         for container in self._context.table.all(active_only=True):
             self.adopt(container.id)
@@ -149,7 +154,7 @@ class Watcher:
         with self._guard:
             self._waiters.setdefault(container_id, []).append(waiter)
         if self._context.table.peek(container_id) is None:
-            self._pool.submit(self._tell_removed, container_id)
+            self._pool.submit(self.removed, container_id)
         elif waiter.condition == "not-running" and not runs:
             self._pool.submit(self._tell_stopped, container_id, waiter)
         elif self._look(container_id)[1] != past:  # it has ended since, perhaps before the waiter was in its place
@@ -199,7 +204,8 @@ class Watcher:
         for waiter in told:
             _call(container_id, waiter, result)
 
-    def _tell_removed(self, container_id: str) -> None:
+    def removed(self, container_id: str) -> None:
+        """Tell those who wait for a container that is no more. Idempotent."""
         with self._guard:
             told = self._waiters.pop(container_id, [])
         for waiter in told:
@@ -222,20 +228,32 @@ class Watcher:
     # The thread
 
     def _run(self) -> None:
-        due = time.monotonic() + _ROUND
+        round, news = time.monotonic() + _ROUND, math.inf
         while not self._closing:
-            for descriptor, _ in self._epoll.poll(max(0.0, due - time.monotonic())):
-                try:
-                    if descriptor == self._follower.fileno():
-                        for event in self._follower.read():
-                            self._happened(event)
-                    elif descriptor in self._shims:
+            for descriptor, _ in self._epoll.poll(max(0.0, min(round, news) - time.monotonic())):
+                if descriptor == self._follower.fileno():
+                    news = time.monotonic() + _NEWS
+                elif descriptor in self._shims:
+                    with self._reported():
                         self._hear(self._shims[descriptor])
-                except Exception:
-                    _log.exception("the watcher failed")
-            if time.monotonic() >= due:
-                due = time.monotonic() + _ROUND
+            now = time.monotonic()
+            if now >= news:
+                news = math.inf
+                with self._reported():
+                    for event in self._follower.read():
+                        self._happened(event)
+                self._epoll.modify(self._follower, select.EPOLLIN | select.EPOLLONESHOT)
+            if now >= round:
+                round = now + _ROUND
                 self._pool.submit(self._make_round)
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """The thread goes on, whatever happens in here."""
+        try:
+            yield
+        except Exception:
+            _log.exception("the watcher failed")
 
     def _happened(self, event: Event) -> None:
         if event["Type"] != "container":
@@ -252,7 +270,7 @@ class Watcher:
             if known is None:
                 self._pool.submit(self._settled, container_id)
         elif event["Action"] == "destroy":
-            self._tell_removed(container_id)
+            self.removed(container_id)
 
     def _hear(self, shim: _Shim) -> None:
         try:
@@ -296,7 +314,7 @@ class Watcher:
         """Look after all whom somebody waits for: whoever was to tell of it may have been killed just before."""
         for container_id in list(self._waiters):
             if self._context.table.peek(container_id) is None:
-                self._tell_removed(container_id)
+                self.removed(container_id)
             else:
                 self._settled(container_id)
 
