@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dockp.containers.record import Container
     from dockp.engine.drivers import Drivers
     from dockp.events.log import EventStream
+    from dockp.spi.images import Credentials
 
 _PROBE_KEPT = 60.0  # seconds
 
@@ -201,6 +202,14 @@ class LocalSystem:
 
         self._settle()
         return disk_usage(self._context, types)
+
+    def login(self, server: str, credentials: Credentials) -> Document:
+        from dockp.images.registry.credentials import domain_of
+        from dockp.images.registry.endpoints import settings_of
+        from dockp.images.registry.login import login
+
+        token = login(domain_of(server), credentials, settings_of(self._context.config))
+        return {"Status": "Login Succeeded", "IdentityToken": token}
 
     def plugins(self) -> Sequence[Document]:
         chosen = {kind: self._choice(kind)[0] for kind in ("storage", "exec")}

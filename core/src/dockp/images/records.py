@@ -266,6 +266,29 @@ def set_digest(connection: sqlite3.Connection, name: str, digest: str, image: st
     )
 
 
+def has_repository(connection: sqlite3.Connection, image: str) -> bool:
+    """Whether some registry is known to have the image."""
+    row = connection.execute("SELECT 1 FROM repository_digests WHERE image = ? LIMIT 1", (image,)).fetchone()
+    return row is not None
+
+
+def repositories_with(connection: sqlite3.Connection, digest: str) -> list[str]:
+    """The repositories that are known to have a blob: those with an image it belongs to."""
+    rows = connection.execute(
+        "SELECT DISTINCT name FROM repository_digests JOIN image_content USING (image)"
+        " WHERE image_content.digest = ? ORDER BY name",
+        (digest,),
+    )
+    return [row["name"] for row in rows]
+
+
+def remove_content(connection: sqlite3.Connection, image: str, digests: Iterable[str]) -> None:
+    """Let go of blobs that an image does not consist of any more."""
+    connection.executemany(
+        "DELETE FROM image_content WHERE image = ? AND digest = ?", [(image, digest) for digest in digests]
+    )
+
+
 def remove_reference(connection: sqlite3.Connection, reference: str) -> None:
     """Drop a tag or a ``name@digest``."""
     name, at, digest = reference.partition("@")

@@ -24,8 +24,9 @@ from dockp.timestamps import rfc3339_nano
 
 if TYPE_CHECKING:
     from dockp.images.arrival import Arrived, Verify, Wanted
+    from dockp.images.pushing import Pushed
     from dockp.linux.locks import RangeLocks
-    from dockp.spi.images import ImageSource, SourceContext
+    from dockp.spi.images import ImageSource, ImageTarget, SourceContext
 
 Filters = Mapping[str, Sequence[str]]
 _Rows = list[dict[str, str]]
@@ -494,6 +495,46 @@ class ImageService:
         for image, _ in chosen.values():
             self._tell("save", image, image.id)
         return stream
+
+    def push(
+        self,
+        target: ImageTarget,
+        name: Reference,
+        *,
+        platform: Platform | None = None,
+        at_once: int = 5,
+        progress: Progress | None = None,
+    ) -> Sequence[Pushed]:
+        """Store what is called ``name``, or without a tag all of that repository, in ``target``, and tell how it goes
+        in Docker's words; see `dockp.images.pushing`.
+
+        Raises: NotFound, also when an image is not for ``platform``; what the target raises.
+        """
+        from dockp.images.documents import runs_on
+        from dockp.images.pushing import Pusher
+
+        say: Progress = progress or (lambda what, done, total: None)
+        with self._database.read() as connection:
+            found = [(parse(whole), image) for whole, image in records.in_repository(connection, name.name)]
+        if not found:
+            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
+        say(f"The push refers to repository [{name.name}]", 0, None)
+        if name.tag is not None:
+            found = [(one, image) for one, image in found if one.tag == name.tag]
+            if not found:
+                raise NotFound(f"tag does not exist: {name.familiar}")
+        done = []
+        for one, image in found:
+            if platform is not None and not runs_on(image.platform, platform):
+                raise NotFound(
+                    f"image with reference {one.familiar} was found but does not provide the specified platform"
+                    f" ({platform})"
+                )
+            pushed = Pusher(self._database, self._content, self._leases, at_once).push(target, one, image, say)
+            say(f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}", 0, None)
+            self._emit("image", "push", one.familiar, {**image.labels, "name": one.familiar_name})
+            done.append(pushed)
+        return done
 
     def _meant_by(self, ref: str) -> Sequence[tuple[Image, Reference | None]]:
         if is_digest(ref) or is_identifier(ref):

@@ -34,6 +34,12 @@ def server_of(domain: str) -> str:
     return HUB_SERVER if domain in (DEFAULT_DOMAIN, "index.docker.io", "") else domain
 
 
+def domain_of(server: str) -> str:
+    """The registry that people mean with an address: ``host[:port]`` of a URL, ``docker.io`` for Docker Hub or ""."""
+    host = _host(server)
+    return DEFAULT_DOMAIN if host in ("", DEFAULT_DOMAIN, "index.docker.io", "registry-1.docker.io") else host
+
+
 class CredentialStore:
     """Credentials in one configuration directory, and in the helpers that it names."""
 
