@@ -89,6 +89,13 @@ def _integer(value: Any) -> int:
         raise ValueError("must be a whole number") from None
 
 
+def _count(value: Any) -> int:
+    count = _integer(value)
+    if not 1 <= count <= 1000:
+        raise ValueError("must be from 1 to 1000")
+    return count
+
+
 def _mtu(value: Any) -> int:
     # 68 is the least that IPv4 allows (RFC 791), 65535 the most that a packet can be.
     mtu = _integer(value)
@@ -284,6 +291,8 @@ class Config:
         default_ipc_mode, default_cgroupns_mode: of containers that name none; None for cgroups is Docker's default,
             private with cgroup v2 and the host's with v1.
         labels: of the engine, ``name=value``. registry_mirrors, insecure_registries: as ``info`` shows them.
+        max_concurrent_downloads, max_concurrent_uploads: layers that a pull downloads, or a push uploads, at the
+            same time.
         log_level: of the engine; ``debug`` sets it to "debug".
     """
 
@@ -312,6 +321,8 @@ class Config:
     labels: tuple[str, ...] = _setting(_labels, (), docker="label")
     registry_mirrors: tuple[str, ...] = _setting(_words, (), docker="registry_mirror")
     insecure_registries: tuple[str, ...] = _setting(_words, (), docker="insecure_registry")
+    max_concurrent_downloads: int = _setting(_count, 3)
+    max_concurrent_uploads: int = _setting(_count, 5)
     debug: bool = _setting(_boolean, False)
     log_level: str = _setting(_level, "info")
     _origins: Mapping[str, str] = field(factory=dict, repr=False, eq=False)

@@ -26,6 +26,11 @@ Progress: TypeAlias = Callable[[str, int, int | None], None]
 begins with its short id: ``4abcf2066143: Pushing``."""
 
 
+def is_summary(what: str) -> bool:
+    """Whether what a `Progress` is told is a line about the whole work, in Docker's words, and of no single thing."""
+    return what.startswith(("Digest: ", "Status: ", "The push refers to repository ")) or ": digest: " in what
+
+
 START_FAILURE_CODES = {"not-found": 127, "not-executable": 126}
 """Exit codes of commands that could not be started, by the kind of `dockp.spi.errors.StartFailure`."""
 
@@ -223,8 +228,24 @@ class Images(Protocol):
     ) -> str:
         """Make an image of one layer from a (compressed) tar of a root file system; its id."""
 
-    def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
-        """Fetch ``scheme:reference`` (``oci:dir:tag``, ``docker-archive:file``, ``debootstrap:bookworm``); its id."""
+    def pull(
+        self,
+        reference: str,
+        *,
+        tag: str = "",
+        platform: str = "",
+        all_tags: bool = False,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Fetch an image from a registry (``NAME[:TAG|@DIGEST]``) or another source (``oci:dir:tag``,
+        ``docker-archive:file``, ``debootstrap:bookworm``); its id.
+
+        Args: tag: the name to give it, instead of its own. all_tags: everything the registry has of the repository;
+            the id is the last one's. credentials: for the registry. progress: is told of each layer, and at the end
+            the lines ``Digest: …`` and ``Status: …``.
+        Raises: NotFound, Unauthorized, Unavailable; InvalidArgument; Forbidden when a plug-in refuses the image.
+        """
 
     def save(self, refs: Sequence[str], *, platform: str = "") -> BinaryIO:
         """A tar with the images, in the layouts of both OCI and ``docker save``, to be read and closed by the

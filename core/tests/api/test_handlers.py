@@ -106,10 +106,15 @@ def test_a_platform_as_an_object() -> None:
 
 
 def test_progress_is_told_as_docker_does() -> None:
-    line = progress_line("Extracting 4abcf2066143", 1_000_000, 2_000_000)
+    line = progress_line("4abcf2066143: Extracting", 1_000_000, 2_000_000)
     assert (line["status"], line["id"]) == ("Extracting", "4abcf2066143")
     assert line["progressDetail"] == {"current": 1_000_000, "total": 2_000_000}
     assert line["progress"] == f"[{'=' * 25 + '>':<50}]      1MB/2MB"
+    assert progress_line("latest: Pulling from library/x", 0, None) == {
+        "id": "latest",
+        "status": "Pulling from library/x",
+    }
+    assert progress_line("Digest: sha256:12", 0, None) == {"status": "Digest: sha256:12"}
     assert progress_line("Retrieving Packages", 0, None) == {"status": "Retrieving Packages", "progressDetail": {}}
 
 
@@ -133,7 +138,7 @@ def test_what_fails_later_is_the_last_line() -> None:
 def test_progress_comes_in_bearable_numbers() -> None:
     def work(progress: Progress, write: Callable[[Document], None]) -> None:
         for done in range(1000):
-            progress("Extracting 4abcf2066143", done + 1, 1000)
+            progress("4abcf2066143: Extracting", done + 1, 1000)
         write({"status": "done"})
 
     told_lines = lines(work)
@@ -163,7 +168,7 @@ def test_what_was_saved_can_be_loaded(served: Served) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "text"),
     [
-        ("fromImage=busybox&tag=latest", 501, "registries are not supported yet"),
+        ("fromImage=127.0.0.1:1/busybox&tag=latest", 503, "connection refused"),
         ("fromImage=docker.io/library/scratch", 403, "'scratch' is a reserved name"),
         ("fromImage=UPPER", 400, "must be lowercase"),
         ("", 400, "fromImage or fromSrc"),

@@ -10,6 +10,7 @@ from dockp.interface import Created, Document, Filters, Progress, RunResult, Top
 
 if TYPE_CHECKING:
     from dockp.containers.model import Config, CreateRequest, ExecConfig, HostConfig, MountPoint, UpdateRequest
+    from dockp.spi.images import Credentials
     from dockp.spi.logs import LogEntry
 
 
@@ -148,7 +149,14 @@ class Images(Protocol):
         progress: Progress | None = None,
     ) -> str: ...
     async def pull(
-        self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None
+        self,
+        reference: str,
+        *,
+        tag: str = "",
+        platform: str = "",
+        all_tags: bool = False,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
     ) -> str: ...
     def save(self, refs: Sequence[str], *, platform: str = "") -> AsyncIterator[bytes]: ...
     async def load(

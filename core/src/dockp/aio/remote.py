@@ -36,11 +36,12 @@ from dockp.remote.engine import RemoteEngine as BlockingEngine
 from dockp.remote.errors import error_of
 from dockp.remote.http import Conversation
 from dockp.remote.links import ssh_command, tls_context, unreachable
-from dockp.spi.errors import DockpError, SystemFault, Unavailable
+from dockp.spi.errors import SystemFault, Unavailable
 
 if TYPE_CHECKING:
     from dockp.aio.interface import Pending, Stream
     from dockp.containers.model import CreateRequest, ExecConfig
+    from dockp.spi.images import Credentials
     from dockp.spi.logs import LogEntry
 
 P = ParamSpec("P")
@@ -443,14 +444,27 @@ class Images(_Noun):
     load = _work(verbs.load)
     prune = _verb(verbs.prune_images)
 
-    async def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
-        name, digest = await self._engine.work(verbs.pull(reference, tag=tag, platform=platform, progress=progress))
-        try:
-            return str((await self.inspect(name))["Id"])
-        except DockpError:
-            if not digest:
-                raise
-            return digest
+    async def pull(
+        self,
+        reference: str,
+        *,
+        tag: str = "",
+        platform: str = "",
+        all_tags: bool = False,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        name, id = await self._engine.work(
+            verbs.pull(
+                reference,
+                tag=tag,
+                platform=platform,
+                all_tags=all_tags,
+                credentials=credentials,
+                progress=progress,
+            )
+        )
+        return id or str((await self.inspect(name))["Id"])
 
 
 class Volumes(_Noun):

@@ -84,6 +84,7 @@ class Wanted:
 
     Attributes:
         reference: as the source understands it, without the scheme. shown: the same for messages and progress.
+        title: what progress is told first, when the source has it.
         names: tags to give; None takes the one that the source proposes, if any. repository: where the image is known
             by its digest; "" for that of the names.
         platform: None is this machine's. driver: unpack into this one right away; "" leaves that to the first
@@ -94,6 +95,7 @@ class Wanted:
     names: Sequence[Reference] | None = None
     repository: str = ""
     shown: str = ""
+    title: str = ""
     platform: Platform | None = None
     driver: str = ""
     at_once: int = AT_ONCE
@@ -156,6 +158,8 @@ class Arrival:
             )
             try:
                 root = source.resolve(wanted.reference, wanted.platform or host_platform())
+                if wanted.title:
+                    say(wanted.title, 0, None)
                 names = wanted.names if wanted.names is not None else _some(_proposed_name(root))
                 repositories = [wanted.repository] if wanted.repository else [name.name for name in names]
 
@@ -390,13 +394,23 @@ class Arrival:
             labels=config.labels,
         )
         check(image, config)
-        self._layers_of(source, layers, wanted, lease, say, telling)
+        with self._database.read() as connection:
+            known = records.by_id(connection, image.id) is not None
+        self._layers_of(source, layers, wanted, lease, say, telling, known)
         return _Received(root=root, image=image, layers=layers, documents=(*documents, manifest.config.digest))
 
     def _layers_of(
-        self, source: Source, layers: Sequence[Layer], wanted: Wanted, lease: Lease, say: Progress, telling: _Telling
+        self,
+        source: Source,
+        layers: Sequence[Layer],
+        wanted: Wanted,
+        lease: Lease,
+        say: Progress,
+        telling: _Telling,
+        known: bool,
     ) -> None:
-        """Fetch, verify and, where a driver was named, unpack the layers, all at the same time."""
+        """Fetch, verify and, where a driver was named, unpack the layers, all at the same time. ``known``: their image
+        is here."""
         lease.add("content", *(layer.blob.digest for layer in layers))
         if wanted.driver:
             lease.add("layer", *(layer.chain_id for layer in layers))
@@ -405,7 +419,7 @@ class Arrival:
             for layer in layers
             if self._content.has(layer.blob.digest) and self._layers.is_unpacked(layer, wanted.driver)
         }
-        if telling.steps:
+        if telling.steps and not (known and len(here) == len(layers)):
             for layer in layers:
                 state = "Already exists" if layer.chain_id in here else "Pulling fs layer"
                 say(f"{short(layer.blob.digest)}: {state}", 0, None)

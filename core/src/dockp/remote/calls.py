@@ -41,7 +41,7 @@ class Request:
 
     Attributes:
         path: without the version, quoted. query: values are texts, numbers, switches, or lists of texts.
-        document: JSON for the body. upload: a file to send as the body instead.
+        headers: beyond those of every request. document: JSON for the body. upload: a file to send as the body instead.
         starting: a refusal may be a `StartFailure`.
         timeless: asked before a version is agreed on.
     """
@@ -49,6 +49,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, object] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
     document: Any = None
     upload: BinaryIO | None = None
     starting: bool = False
@@ -108,7 +109,9 @@ class Work(Request, Generic[T]):
                 self.progress(_what(message), *_amounts(message["progressDetail"]))
             return
         said.append(message)
-        if self.progress is not None and message.get("status") and (message.get("id") or "progressDetail" in message):
+        status = str(message.get("status") or "")
+        told = message.get("id") or "progressDetail" in message or is_summary(status)
+        if self.progress is not None and status and told:
             self.progress(_what(message), 0, None)
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from dockp.containers.model import CreateRequest
+    from dockp.spi.images import Credentials
     from dockp.spi.logs import LogEntry
 
 P = ParamSpec("P")
@@ -369,14 +370,27 @@ class Images(_Noun):
     load = _work(verbs.load)
     prune = _verb(verbs.prune_images)
 
-    def pull(self, reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None) -> str:
-        name, digest = self._engine.work(verbs.pull(reference, tag=tag, platform=platform, progress=progress))
-        try:
-            return str(self.inspect(name)["Id"])
-        except DockpError:
-            if not digest:
-                raise
-            return digest
+    def pull(
+        self,
+        reference: str,
+        *,
+        tag: str = "",
+        platform: str = "",
+        all_tags: bool = False,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        name, id = self._engine.work(
+            verbs.pull(
+                reference,
+                tag=tag,
+                platform=platform,
+                all_tags=all_tags,
+                credentials=credentials,
+                progress=progress,
+            )
+        )
+        return id or str(self.inspect(name)["Id"])
 
 
 class Volumes(_Noun):

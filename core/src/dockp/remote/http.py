@@ -29,7 +29,7 @@ class Conversation:
     def head(self, request: Request, version: tuple[int, int]) -> bytes:
         """Start a request: everything that goes out but an upload."""
         body = request.body()
-        headers = list(self._headers)
+        headers = [*self._headers, *request.headers.items()]
         if isinstance(request, Hijack):
             headers += [("Connection", "Upgrade"), ("Upgrade", "tcp")]
         if request.upload is not None:

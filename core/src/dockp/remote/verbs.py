@@ -14,10 +14,11 @@ from dockp.interface import Created, Document, Filters, Progress, Top, WaitResul
 from dockp.jsonmodel import to_json
 from dockp.keys import parse_detach_keys
 from dockp.remote.calls import Answer, Call, Download, Hijack, Items, JsonLines, Work, quoted
-from dockp.spi.errors import NotImplemented, SystemFault
+from dockp.spi.errors import InvalidArgument, NotImplemented, SystemFault
 
 if TYPE_CHECKING:
     from dockp.containers.model import Config, CreateRequest, ExecConfig, UpdateRequest
+    from dockp.spi.images import Credentials
     from dockp.spi.logs import LogEntry
 
 T = TypeVar("T")
@@ -401,21 +402,50 @@ def import_image(
 
 
 def pull(
-    reference: str, *, tag: str = "", platform: str = "", progress: Progress | None = None
+    reference: str,
+    *,
+    tag: str = "",
+    platform: str = "",
+    all_tags: bool = False,
+    credentials: Credentials | None = None,
+    progress: Progress | None = None,
 ) -> Work[tuple[str, str]]:
-    """The result is the name of the image, and what the server calls its digest: dockpd's is the image's id, which
-    counts where the image was given no name, or another one."""
+    """The result is the name of the image, and its id where the server says that, as dockpd does."""
     name, label = (reference, "") if _has_scheme(reference) else split_tag(reference)
-    label = tag or label or ("" if _has_scheme(reference) else "latest")
+    if all_tags and label:
+        raise InvalidArgument("tag can't be used with --all-tags/-a")
+    label = tag or label or ("" if _has_scheme(reference) or all_tags else "latest")
 
     def result(said: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-        lines = [str(message.get("status", "")) for message in said]
-        digests = [line.removeprefix("Digest: ") for line in lines if line.startswith("Digest: ")]
-        full = f"{name}{'@' if ':' in label else ':'}{label}" if label else name
-        return full, digests[-1] if digests else ""
+        ids = [str(message["aux"]["ID"]) for message in said if "ID" in (message.get("aux") or {})]
+        tags = [str(message["id"]) for message in said if str(message.get("status")).startswith("Pulling from ")]
+        seen = label or (tags[-1] if tags else "")
+        full = f"{name}{'@' if ':' in seen else ':'}{seen}" if seen else name
+        return full, ids[-1] if ids else ""
 
     query = {"fromImage": name, "tag": label, "platform": platform}
-    return Work(method="POST", path="/images/create", query=query, progress=progress, result=result)
+    return Work(
+        method="POST",
+        path="/images/create",
+        query=query,
+        headers=registry_auth(credentials),
+        progress=progress,
+        result=result,
+    )
+
+
+def registry_auth(credentials: Credentials | None) -> Mapping[str, str]:
+    """The header in which credentials for a registry go to the server: Docker's ``AuthConfig``."""
+    if credentials is None:
+        return {}
+    document = {
+        "username": credentials.username,
+        "password": credentials.password,
+        "identitytoken": credentials.identity_token,
+        "registrytoken": credentials.registry_token,
+    }
+    text = json.dumps({name: value for name, value in document.items() if value})
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(text.encode()).decode()}
 
 
 def save(refs: Sequence[str], *, platform: str = "") -> Download[None]:

@@ -169,7 +169,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     _row("registry-mirror", LIST, Engine("registry_mirrors"), "Preferred registry mirror", key="registry-mirrors", reload=True),
     _row("insecure-registry", LIST, Engine("insecure_registries"), "Enable insecure registry communication", key="insecure-registries", reload=True),
     _row("allow-nondistributable-artifacts", LIST, Refused("images are not pushed to registries", _NOTHING), "Allow push of nondistributable artifacts to registry", hidden=True),
-    _row("max-concurrent-downloads", INT, Refused("images are not pulled from registries", (*_NOTHING, 3)), "Set the max concurrent downloads for each pull", reload=True, hidden=True),
+    _row("max-concurrent-downloads", INT, Engine("max_concurrent_downloads"), "Set the max concurrent downloads for each pull", reload=True),
     _row("max-concurrent-uploads", INT, Refused("images are not pushed to registries", (*_NOTHING, 5)), "Set the max concurrent uploads for each push", reload=True, hidden=True),
     _row("max-download-attempts", INT, Refused("images are not pulled from registries", (*_NOTHING, 5)), "Set the max download attempts for each pull", reload=True, hidden=True),
     _row("http-proxy", STRING, Refused("images are not pulled from registries", _NOTHING), "HTTP proxy URL to use for outgoing traffic", hidden=True),

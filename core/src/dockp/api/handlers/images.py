@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dockp.api.handlers.progress import status_line, told
 from dockp.api.messages import Reply, Request
 from dockp.interface import Document, Progress
-from dockp.spi.errors import Forbidden, InvalidArgument, NotFound, NotImplemented
+from dockp.spi.errors import InvalidArgument, NotFound, NotImplemented
 
 
 async def list_(request: Request) -> Reply:
@@ -117,16 +117,15 @@ async def _pull(request: Request) -> Reply:
     services, query = request.services, request.query
     name, platform = query.text("fromImage").removesuffix(":"), query.text("platform")
     reference = _named(name, query.text("tag")) if query.text("tag") else name
+    all_tags = False
     # Clients send docker.io/library/debootstrap, tag bookworm, for what their user called debootstrap:bookworm.
     with contextlib.suppress(InvalidArgument):
-        reference = parse(reference).familiar
-    if reference.partition(":")[0] == "scratch":
-        raise Forbidden("'scratch' is a reserved name")
+        parsed = parse(reference)
+        reference, all_tags = parsed.familiar, not parsed.tag and not parsed.digest
 
     def work(progress: Progress, write: Callable[[Document], None]) -> None:
-        image = services.engine.images.pull(reference, platform=platform, progress=progress)
-        write(status_line(f"Digest: {image}"))
-        write(status_line(f"Status: Downloaded newer image for {reference}"))
+        image = services.engine.images.pull(reference, platform=platform, all_tags=all_tags, progress=progress)
+        write({"aux": {"ID": image}})
 
     return await told(services, work)
 

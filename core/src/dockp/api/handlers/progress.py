@@ -10,9 +10,9 @@ from typing import Final
 
 from dockp.api import errors
 from dockp.api.messages import Reply, Services
-from dockp.interface import Document, Progress
+from dockp.interface import Document, Progress, is_summary
 
-_WITH_ID: Final = re.compile(r"(.+?) ([0-9a-f]{12})")
+_WITH_ID: Final = re.compile(r"([^ ]+): (.*)", re.DOTALL)
 _BAR: Final = 50  # places of the bar, as docker draws it
 _STEP: Final = 0.1
 """Seconds between two lines about the same thing."""
@@ -23,11 +23,15 @@ def status_line(status: str) -> Document:
 
 
 def progress_line(what: str, done: int, total: int | None) -> Document:
-    """What `dockp.interface.Progress` says, as Docker's line: ``Extracting 4abcf2066143`` has an id of its own."""
+    """What `dockp.interface.Progress` says, as Docker's line: ``4abcf2066143: Extracting`` is about one layer."""
+    if is_summary(what):
+        return status_line(what)
     found = _WITH_ID.fullmatch(what)
-    line: Document = {"status": found[1] if found else what, "progressDetail": {}}
+    if found and found[2].startswith("Pulling from "):
+        return {"status": found[2], "id": found[1]}
+    line: Document = {"status": found[2] if found else what, "progressDetail": {}}
     if found:
-        line["id"] = found[2]
+        line["id"] = found[1]
     if done or total:
         line["progressDetail"] = {"current": done} | ({"total": total} if total else {})
         line["progress"] = _bar(done, total)

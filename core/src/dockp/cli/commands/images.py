@@ -159,11 +159,29 @@ def import_(app: App, values: Values) -> None:
 
 
 def pull(app: App, values: Values) -> None:
-    from dockp.cli.pulling import shown_progress
+    from dockp.cli.pulling import SOURCES, pull
+    from dockp.images.reference import DEFAULT_SCHEME, parse, split_scheme
 
-    with shown_progress(sys.stdout, quiet=values["quiet"]) as progress:
-        id = app.engine.images.pull(values.args[0], tag=values["tag"], platform=values["platform"], progress=progress)
-    print(familiar(values["tag"]) if values["tag"] else id)
+    reference, quiet = values.args[0], values["quiet"]
+    scheme, rest = split_scheme(reference, SOURCES)
+    name = parse(rest) if scheme == DEFAULT_SCHEME else None
+    if name is not None:
+        if values["all-tags"] and (name.tag or name.digest):
+            raise Failure("tag can't be used with --all-tags/-a")
+        if not values["all-tags"] and not name.tag and not name.digest:
+            name = name.with_default_tag()
+            if not quiet:
+                print(f"Using default tag: {name.tag}", flush=True)
+    id = pull(
+        app,
+        reference,
+        sys.stdout,
+        tag=values["tag"],
+        platform=values["platform"],
+        all_tags=values["all-tags"],
+        quiet=quiet,
+    )
+    print(familiar(values["tag"]) if values["tag"] else id if name is None else name)
 
 
 def prune(app: App, values: Values) -> None:
@@ -256,14 +274,20 @@ IMPORT = Command(
 )
 PULL = Command(
     "[OPTIONS] NAME[:TAG|@DIGEST]|SCHEME:REFERENCE",
-    "Fetch an image",
+    "Download an image from a registry",
     pull,
     (
+        Flag("all-tags", "a", SWITCH, "Download all tagged images in the repository"),
         _PLATFORM,
         Flag("quiet", "q", SWITCH, "Suppress verbose output"),
         Flag("tag", "t", STRING, "Name the image (NAME[:TAG])"),
     ),
     args=(1, 1),
     aliases="dockp image pull, dockp pull",
-    examples=("dockp pull debootstrap:bookworm -t debian:bookworm", "dockp pull -q oci:./layout:latest -t app"),
+    examples=(
+        "dockp pull debian:bookworm",
+        "dockp pull --all-tags 127.0.0.1:5000/app",
+        "dockp pull debootstrap:bookworm -t debian:bookworm",
+        "dockp pull -q oci:./layout:latest -t app",
+    ),
 )

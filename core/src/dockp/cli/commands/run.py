@@ -79,12 +79,18 @@ def _cid_file(path: str) -> Iterator[Callable[[str], None]]:
                 os.unlink(path)
 
 
-def _create(engine: Engine, request: CreateRequest, values: Values) -> str:
+def _create(app: App, request: CreateRequest, values: Values) -> str:
     """Create the container, pulling its image when asked for or missing. Returns the id."""
-    image = request.config.image
+    engine, image = app.engine, request.config.image
+
+    def fetch() -> str:
+        from dockp.cli.pulling import pull
+
+        return pull(app, image, sys.stderr, platform=values["platform"], quiet=values["quiet"])
+
     with _cid_file(request.host.container_id_file) as write_id:
         if values["pull"] == "always":
-            _pull(engine, image, values)
+            fetch()
         try:
             created = engine.containers.create(request)
         except NotFound as error:
@@ -92,7 +98,7 @@ def _create(engine: Engine, request: CreateRequest, values: Values) -> str:
                 raise
             if not values["quiet"]:
                 warn(f"Unable to find image '{_with_tag(image)}' locally")
-            id = _pull(engine, image, values)
+            id = fetch()
             # The pulled image may bear another name, as one made from an archive does.
             config = attrs.evolve(request.config, image=image if _is_there(engine, image) else id)
             created = engine.containers.create(attrs.evolve(request, config=config))
@@ -119,16 +125,9 @@ def _with_tag(image: str) -> str:
         return image
 
 
-def _pull(engine: Engine, image: str, values: Values) -> str:
-    from dockp.cli.pulling import shown_progress
-
-    with shown_progress(sys.stderr, quiet=values["quiet"]) as progress:
-        return engine.images.pull(image, platform=values["platform"], progress=progress)
-
-
 def create(app: App, values: Values) -> None:
     request = _request(app, values, "create")
-    print(_create(app.engine, request, values))
+    print(_create(app, request, values))
 
 
 def run(app: App, values: Values) -> int:
@@ -145,7 +144,7 @@ def run(app: App, values: Values) -> int:
     if config.tty:
         request = attrs.evolve(request, host=attrs.evolve(request.host, console_size=window_size()))
     try:
-        id = _create(app.engine, request, values)
+        id = _create(app, request, values)
     except DockpError as error:
         raise _failure(error, "run") from None
     return _run_created(app.engine, id, request, values)

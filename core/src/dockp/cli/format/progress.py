@@ -72,6 +72,17 @@ class Progress:
                 self._next_draw = now + _REDRAW_SECONDS
             self._statuses[key] = status
 
+    def say(self, line: str) -> None:
+        """Print a line that stays; what comes later has lines of its own below."""
+        with self._lock:
+            if self._changed:
+                self._draw()
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+            self._lines.clear()
+            self._statuses.clear()
+            self._drawn = 0
+
     def flush(self) -> None:
         """Draw what has not been drawn yet."""
         with self._lock:
