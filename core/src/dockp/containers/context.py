@@ -52,6 +52,7 @@ class Context:
         default_storage, default_exec: the names chosen for what this engine makes.
         watcher: sees the ends of containers, in a process that stays.
         clients: connections to shims that belong to this process: attached before their start, or claimed.
+        ended_execs: exit code and pid of execs that this process was told about.
     """
 
     config: EngineConfig
@@ -72,6 +73,7 @@ class Context:
     default_storage: Callable[[], str]
     default_exec: Callable[[], str]
     clients: dict[str, ShimClient] = field(factory=dict)
+    ended_execs: dict[str, tuple[int, int]] = field(factory=dict)
     watcher: Watcher | None = None
     guard: threading.Lock = field(factory=threading.Lock)
 

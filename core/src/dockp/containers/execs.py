@@ -46,7 +46,7 @@ def create(context: Context, container: Container, config: ExecConfig) -> str:
 def _forget(context: Context, container_id: str) -> None:
     """Drop all but the newest and those that run."""
     running = set(_running(context, container_id))
-    old = context.table.execs_of(container_id)[:-_REMEMBERED]
+    old = list(context.table.execs_of(container_id))[:-_REMEMBERED]
     context.table.forget_execs(exec_id for exec_id in old if exec_id not in running)
 
 
@@ -63,8 +63,10 @@ def _running(context: Context, container_id: str) -> Sequence[str]:
 def live(context: Context, container_id: str) -> list[str]:
     """Those that run or were not started yet, oldest first."""
     known = context.table.execs_of(container_id)
-    started = context.table.execs_of(container_id, started=True) if known else ()
-    ended = set(started).difference(_running(context, container_id)) if started else ()
+    started = {exec_id for exec_id, was_started in known.items() if was_started}
+    ended = started & context.ended_execs.keys()
+    if ended != started:
+        ended = started.difference(_running(context, container_id))
     return [exec_id for exec_id in known if exec_id not in ended]
 
 
@@ -167,13 +169,17 @@ def inspect(context: Context, exec_id: str) -> dict[str, Any]:
     container_id, document = context.table.get_exec(exec_id)
     config = from_json(ExecConfig, document["config"])
     exit_code, running, pid = document["exit_code"], False, 0
-    if document["started"] and exit_code is None and context.supervisor.alive(container_id):
+    if exec_id in context.ended_execs:
+        exit_code, pid = context.ended_execs[exec_id]
+    elif document["started"] and exit_code is None and context.supervisor.alive(container_id):
         client = context.supervisor.connect(container_id)
         try:
             live = client.exec_inspect(exec_id)
         finally:
             client.close()
         running, exit_code, pid = live["running"], live["exit_code"], live["pid"]
+        if not running:
+            _note_end(context, exec_id, exit_code, pid)
     return {
         "ID": exec_id,
         "Running": running,
@@ -193,6 +199,14 @@ def inspect(context: Context, exec_id: str) -> dict[str, Any]:
         "DetachKeys": "",
         "Pid": pid,
     }
+
+
+def _note_end(context: Context, exec_id: str, exit_code: int, pid: int) -> None:
+    """Spare the shim the next question: most who execute something ask how it ended, and it stays so."""
+    with context.guard:
+        context.ended_execs[exec_id] = exit_code, pid
+        if len(context.ended_execs) > 2 * _REMEMBERED:
+            context.ended_execs.pop(next(iter(context.ended_execs)))
 
 
 def wait(context: Context, exec_id: str) -> int:

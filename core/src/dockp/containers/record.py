@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from attrs import evolve, field, fields, frozen
@@ -240,12 +240,11 @@ class ContainerTable:
             raise NotFound(f"No such exec instance: {exec_id}")
         return row["container"], json.loads(row["document"])
 
-    def execs_of(self, container_id: str, *, started: bool | None = None) -> Sequence[str]:
-        """Ids, oldest first; only those that were started or were not, if ``started`` says so."""
-        which = "" if started is None else f"AND json_extract(document, '$.started') = {int(started)}"
-        query = f"SELECT id FROM execs WHERE container = ? {which} ORDER BY rowid"
+    def execs_of(self, container_id: str) -> dict[str, bool]:
+        """Ids, oldest first, each with whether it was started."""
+        query = "SELECT id, json_extract(document, '$.started') FROM execs WHERE container = ? ORDER BY rowid"
         with self._database.read() as connection:
-            return [row["id"] for row in connection.execute(query, (container_id,))]
+            return {row[0]: bool(row[1]) for row in connection.execute(query, (container_id,))}
 
     def count_execs(self, container_id: str) -> int:
         with self._database.read() as connection:
