@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from dockp.containers import execs, security
 from dockp.containers.record import Container, MountRecord
 from dockp.containers.states import State
 from dockp.jsonmodel import to_json
+from dockp.linux.trees import content_size
 from dockp.spi.errors import DockpError, InvalidArgument
 from dockp.timestamps import rfc3339_nano
 
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
     from dockp.containers.context import Context
 
 _RUNNING = (State.RUNNING, State.PAUSED, State.RESTARTING)
+
+# What Docker's documents have for a list or object without elements; those not named here have an empty one.
+_NULL_IF_EMPTY = (
+    *("Binds", "CapAdd", "CapDrop", "DeviceCgroupRules", "DeviceRequests", "ExtraHosts", "GroupAdd", "Links"),
+    *("SecurityOpt", "VolumesFrom"),
+)
+_ABSENT_IF_EMPTY = ("Annotations", "Mounts", "StorageOpt", "Sysctls", "Tmpfs")
+_HEALTH = frozenset({"healthy", "none", "starting", "unhealthy"})
 
 
 def status(container: Container) -> str:
@@ -74,7 +84,7 @@ def summary(context: Context, container: Container, *, size: bool = False) -> di
         "Status": _marked(status(container), degraded(context, container)),
         "HostConfig": {"NetworkMode": host.network_mode},
         "NetworkSettings": {"Networks": context.networks.endpoints_document(container.id, container.request)},
-        "Mounts": [mount_document(mount) for mount in container.mounts],
+        "Mounts": _mounts(container),
     }
     if size:
         document.update(sizes(context, container))
@@ -105,6 +115,12 @@ def _ports(context: Context, container: Container) -> list[dict[str, Any]]:
     return rows
 
 
+def _mounts(container: Container) -> list[dict[str, Any]]:
+    """``Mounts``, which in Docker has a tmpfs only if it was asked for by ``--mount``."""
+    plain = container.request.host.tmpfs
+    return [mount_document(mount) for mount in container.mounts if mount.type != "tmpfs" or mount.target not in plain]
+
+
 def mount_document(mount: MountRecord) -> dict[str, Any]:
     """One element of ``Mounts``."""
     document: dict[str, Any] = {"Type": mount.type}
@@ -118,12 +134,20 @@ def mount_document(mount: MountRecord) -> dict[str, Any]:
 
 def sizes(context: Context, container: Container) -> dict[str, int]:
     """``SizeRw`` and ``SizeRootFs``, bytes."""
-    own = context.snapshots.usage(container.snapshot).size if container.snapshot is not None else 0
+    own = written(context, container)
     try:
         image = int(context.images.inspect(container.image)["Size"])
     except DockpError:
         image = 0
     return {"SizeRw": own, "SizeRootFs": own + image}
+
+
+def written(context: Context, container: Container) -> int:
+    """Bytes in the files that a container wrote. As in Docker directories count nothing."""
+    if container.snapshot is None:
+        return 0
+    directories = context.snapshots.changes(container.snapshot)
+    return content_size(directories[0].path) if directories else context.snapshots.usage(container.snapshot).size
 
 
 def state_document(container: Container) -> dict[str, Any]:
@@ -155,10 +179,18 @@ def inspect(context: Context, container: Container, *, size: bool = False) -> di
     host_document = to_json(host)
     host_document.pop("StorageDriver")
     host_document["MaskedPaths"], host_document["ReadonlyPaths"] = _paths(container)
-    for name in ("CapAdd", "CapDrop", "Binds", "VolumesFrom", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts"):
+    for name in _NULL_IF_EMPTY:
         host_document[name] = host_document[name] or None
-    for name in ("GroupAdd", "Links", "SecurityOpt", "DeviceCgroupRules", "DeviceRequests", "Ulimits"):
-        host_document[name] = host_document[name] or None
+    for name in _ABSENT_IF_EMPTY:
+        if not host_document[name]:
+            host_document.pop(name)
+    if host.init is None:
+        host_document.pop("Init")
+    if host.memory_swappiness == -1:
+        host_document["MemorySwappiness"] = None
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        host_document["PidsLimit"] = None
+    host_document |= dict.fromkeys(("CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth"), 0)  # of Windows
     document: dict[str, Any] = {
         "Id": container.id,
         "Created": rfc3339_nano(container.created),
@@ -169,7 +201,9 @@ def inspect(context: Context, container: Container, *, size: bool = False) -> di
         "ResolvConfPath": _if_there(directory / "resolv.conf"),
         "HostnamePath": _if_there(directory / "hostname"),
         "HostsPath": _if_there(directory / "hosts"),
-        "LogPath": context.log_path(container.id) if host.log_config.type == "json-file" else "",
+        "LogPath": context.log_path(container.id)
+        if host.log_config.type == "json-file" and container.task.started_at
+        else "",
         "Name": f"/{container.name}",
         "RestartCount": container.task.restart_count,
         "Driver": container.storage_driver,
@@ -180,10 +214,13 @@ def inspect(context: Context, container: Container, *, size: bool = False) -> di
         "ExecIDs": execs.live(context, container.id) or None,
         "HostConfig": host_document,
         "GraphDriver": {"Name": container.storage_driver, "Data": _graph(context, container)},
-        "Mounts": [mount_document(mount) for mount in container.mounts],
+        "Mounts": _mounts(container),
         "Config": _config_document(container),
         "NetworkSettings": context.networks.settings_document(container.id, container.request),
     }
+    if document["NetworkSettings"]["SandboxID"]:
+        # Docker's is a file where the namespace is mounted; this one serves nsenter and ip as well.
+        document["NetworkSettings"]["SandboxKey"] = f"/proc/{container.task.pid}/ns/net"
     if size:
         document |= sizes(context, container)
     reason = degraded(context, container)
@@ -209,7 +246,10 @@ def _config_document(container: Container) -> dict[str, Any]:
     for name in ("ExposedPorts", "StopSignal", "MacAddress", "NetworkDisabled"):
         if not document[name]:
             document.pop(name)
-    document["Volumes"] = document["Volumes"] or None
+    for name in ("Env", "Volumes"):
+        document[name] = document[name] or None
+    if "Healthcheck" in document:
+        document["Healthcheck"] = {key: value for key, value in document["Healthcheck"].items() if value}
     return document
 
 
@@ -236,8 +276,31 @@ def _if_there(path: Any) -> str:
 
 
 def matches(context: Context, container: Container, filters: dict[str, list[str]]) -> bool:
-    """Whether a container passes ``ps`` filters: values of one key are alternatives, all keys must match."""
-    return all(any(_match(context, container, key, value) for value in values) for key, values in filters.items())
+    """Whether a container passes ``ps`` filters: values of one key are alternatives, but for labels, which must all be
+    there; all keys must match."""
+    return all(
+        (all if key == "label" else any)(_match(context, container, key, value) for value in values)
+        for key, values in filters.items()
+    )
+
+
+def check_filters(filters: dict[str, list[str]]) -> None:
+    """Raises: InvalidArgument, with Docker's words, for a filter that there is not, or a value that makes no sense."""
+    states = {state.value for state in State}
+    for key, values in filters.items():
+        if key not in KNOWN_FILTERS:
+            raise InvalidArgument(f"invalid filter '{key}'")
+        for value in values:
+            if key == "status" and value not in states:
+                raise InvalidArgument(f"invalid filter 'status={value}'")
+            if key == "health" and value not in _HEALTH:
+                raise InvalidArgument(f"unrecognized filter value for health: {value}")
+            if key == "exited" and not re.fullmatch(r"[+-]?\d+", value):
+                raise InvalidArgument(f'strconv.Atoi: parsing "{value}": invalid syntax')
+            if key == "is-task" and value.lower() not in ("0", "1", "f", "false", "t", "true"):
+                raise InvalidArgument(f"invalid filter 'is-task=[{value}]'")
+            if key in ("publish", "expose"):
+                _port_filter(key, value)
 
 
 KNOWN_FILTERS = frozenset(
@@ -262,8 +325,6 @@ KNOWN_FILTERS = frozenset(
 
 
 def _match(context: Context, container: Container, key: str, value: str) -> bool:
-    import re
-
     config = container.request.config
     if key == "id":
         return container.id.startswith(value)
@@ -279,7 +340,7 @@ def _match(context: Context, container: Container, key: str, value: str) -> bool
     if key == "status":
         return container.task.state.value == value
     if key == "exited":
-        return container.task.state is State.EXITED and str(container.task.exit_code) == value
+        return container.task.state is State.EXITED and container.task.exit_code == int(value)
     if key == "ancestor":
         return _descends(context, container, value)
     if key == "before":
@@ -297,7 +358,7 @@ def _match(context: Context, container: Container, key: str, value: str) -> bool
         return _port_matches(context, container, key, value)
     if key == "health":
         return bool((container.task.health or {}).get("Status", "none") == value)
-    return key == "isolation" or (key == "is-task" and value.lower() in ("false", "0"))
+    return key == "isolation" or (key == "is-task" and value.lower() in ("0", "f", "false"))
 
 
 def _descends(context: Context, container: Container, ref: str) -> bool:
@@ -315,7 +376,8 @@ def _descends(context: Context, container: Container, ref: str) -> bool:
     return list(layers[: len(base)]) == list(base)
 
 
-def _port_matches(context: Context, container: Container, key: str, value: str) -> bool:
+def _port_filter(key: str, value: str) -> tuple[int, int, str]:
+    """First and last port, and protocol. Raises: InvalidArgument."""
     from dockp.networks.ports import port_range
 
     text, _, protocol = value.partition("/")
@@ -323,13 +385,12 @@ def _port_matches(context: Context, container: Container, key: str, value: str) 
         first, last = port_range(text)
     except ValueError as error:
         raise InvalidArgument(f"invalid filter '{key}={value}': {error}") from None
-    names = (
-        context.networks.ports_document(container.id)
-        if key == "publish"
-        else dict.fromkeys(container.request.config.exposed_ports)
-    )
-    for name in names:
-        port, _, kind = name.partition("/")
-        if first <= int(port) <= last and kind == (protocol or "tcp"):
-            return True
-    return False
+    return first, last, protocol or "tcp"
+
+
+def _port_matches(context: Context, container: Container, key: str, value: str) -> bool:
+    """As in Docker it is ports of the host that are published, and ports of the container that are exposed."""
+    first, last, protocol = _port_filter(key, value)
+    port = "PublicPort" if key == "publish" else "PrivatePort"
+    rows = _ports(context, container)
+    return any(row["Type"] == protocol and first <= row.get(port, -1) <= last for row in rows)

@@ -133,8 +133,10 @@ def start(
         raise StartFailure(
             f"OCI runtime exec failed: exec failed: unable to start container process: {failure}", failure.kind
         ) from failure
-    except BaseException:
+    except BaseException as failure:
         client.close()
+        if isinstance(failure, DockpError):
+            context.table.put_exec(exec_id, container.id, {**document, "started": True, "exit_code": 126})
         raise
     if stream is None:
         client.close()

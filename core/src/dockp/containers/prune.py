@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dockp.containers import removal
+from dockp.containers import describe, removal
 from dockp.containers.context import Context
 from dockp.containers.record import Container
 from dockp.linux.locks import offset_of
@@ -33,7 +33,7 @@ def prune(context: Context, containers: Sequence[Container], filters: Mapping[st
             if container.active or not wanted.includes(container):
                 continue
             try:
-                size = context.snapshots.usage(container.snapshot).size if container.snapshot is not None else 0
+                size = describe.written(context, container)
                 removal.remove(context, container, force=False, volumes=False)
             except DockpError as error:  # started, or removed, by somebody else
                 _log.warning("failed to prune container %s: %s", container.id[:12], error)

@@ -18,6 +18,7 @@ from dockp.containers.telling import tell
 from dockp.interface import Created, Document, Filters, Stream, Top, WaitResult
 from dockp.keys import parse_detach_keys
 from dockp.spi.errors import (
+    AlreadyExists,
     Conflict,
     DockpError,
     InvalidArgument,
@@ -193,13 +194,19 @@ class ContainerService:
         container = self._context.table.find(ref)
         if container.name == name.removeprefix("/"):
             raise InvalidArgument("Renaming a container with the same name as its current name")
-        bare = names.check(name)
+        try:
+            bare = names.check(name)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"Error when allocating new name: {error}") from None
         with self._context.exclusive(container.id), self._context.database.write() as connection:
             current = self._context.table.peek(container.id)
             if current is None:
                 raise NotFound(f"No such container: {ref}")
             renamed = evolve(current, name=bare)
-            self._context.table.save(connection, renamed)
+            try:
+                self._context.table.save(connection, renamed)
+            except AlreadyExists as error:
+                raise AlreadyExists(f"Error when allocating new name: {error}") from None
             self._context.networks.rename(current.id, bare)
         if current.active:
             # One that ends meanwhile tells its end by the old name.
@@ -268,6 +275,7 @@ class ContainerService:
         try:
             with _asked_for(ref), _host_faults():
                 shim = launch.attach_point(self._context, container)
+            tell(self._context, container, "attach")  # before whoever attached can go on and start it
             try:
                 yield container, shim, keys if container.request.config.tty else b""
             except BaseException:
@@ -279,7 +287,6 @@ class ContainerService:
         if not container.active and self._context.watcher is None and launch.wants_reaper(container.request.host):
             # Whoever watches such a container from its start on also sees its end, and settles it.
             shim.claim()
-        tell(self._context, container, "attach")
 
     def attachable(self, ref: str) -> Container:
         """The container, which is in a state to be attached to. Raises: NotFound, Conflict."""
@@ -351,13 +358,7 @@ class ContainerService:
         self, *, all: bool = False, limit: int = 0, size: bool = False, filters: Filters | None = None
     ) -> Sequence[Document]:
         given = {key: [*values] for key, values in (filters or {}).items()}
-        for key in given:
-            if key not in describe.KNOWN_FILTERS:
-                raise InvalidArgument(f"invalid filter '{key}'")
-        states = {state.value for state in State}
-        for value in given.get("status", ()):
-            if value not in states:
-                raise InvalidArgument(f"invalid filter 'status={value}'")
+        describe.check_filters(given)
         self.settle_all()
         containers = settling.current(self._context)
         everything = all or limit > 0 or "status" in given or "exited" in given

@@ -23,7 +23,7 @@ def top(pids: set[int], arguments: str) -> Top:
     except FileNotFoundError:
         raise NotImplemented("top needs the ps command on the host: install the Debian package procps") from None
     if done.returncode != 0:
-        raise InvalidArgument(f"error running ps: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
+        raise InvalidArgument(f"ps: {done.stderr.strip().partition(chr(10))[0] or f'exit code {done.returncode}'}")
     lines = done.stdout.splitlines()
     titles = tuple(lines[0].split()) if lines else ()
     if "PID" not in titles:

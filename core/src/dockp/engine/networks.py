@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from dockp.networks.service import NetworkService
 
 
-_FILTERS = frozenset({"name", "id", "driver", "label", "type", "scope"})
+_FILTERS = frozenset({"name", "id", "driver", "label", "type", "scope", "dangling"})
+_BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
 class LocalNetworks:
@@ -29,6 +30,12 @@ class LocalNetworks:
         for key in given:
             if key not in _FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
+        for value in given.get("type", ()):
+            if value not in ("builtin", "custom"):
+                raise InvalidArgument(f"invalid filter: 'type'='{value}'")
+        for value in given.get("dangling", ()):
+            if value.lower() not in _BOOLEANS:
+                raise InvalidArgument(f"invalid filter 'dangling=[{value}]'")
         documents = [self._service.inspect(record.id) for record in self._service.all()]
         return [document for document in documents if _passes(document, given)]
 
@@ -38,7 +45,10 @@ class LocalNetworks:
 
 
 def _passes(document: Document, filters: Filters) -> bool:
-    return all(any(_matches(document, key, value) for value in values) for key, values in filters.items())
+    return all(
+        (all if key == "label" else any)(_matches(document, key, value) for value in values)
+        for key, values in filters.items()
+    )
 
 
 def _matches(document: Document, key: str, value: str) -> bool:
@@ -48,6 +58,8 @@ def _matches(document: Document, key: str, value: str) -> bool:
         return value in document["Name"]
     if key == "type":
         return value == ("builtin" if document["Name"] in PREDEFINED else "custom")
+    if key == "dangling":  # one that was made, and that nobody uses
+        return _BOOLEANS[value.lower()] == (document["Name"] not in PREDEFINED and not document["Containers"])
     if key == "label":
         labels = document.get("Labels") or {}
         name, separator, wanted = value.partition("=")

@@ -86,7 +86,7 @@ def _boolean(filters: Filters, name: str) -> bool | None:
         return None
     found = {_BOOLEANS.get(value.lower()) for value in values}
     if len(found) != 1 or None in found:
-        raise InvalidArgument(f"invalid filter '{name}={list(values)}'")
+        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(values)}]'")
     return found.pop()
 
 

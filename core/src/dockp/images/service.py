@@ -579,7 +579,7 @@ def _boolean(name: str, values: Sequence[str]) -> bool:
         return True
     if wanted <= _FALSE:
         return False
-    raise InvalidArgument(f"invalid filter '{name}={values[0]}': expected true or false")
+    raise InvalidArgument(f"invalid filter '{name}=[{values[0]}]'")
 
 
 def has_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:

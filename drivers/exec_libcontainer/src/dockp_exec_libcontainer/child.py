@@ -274,7 +274,8 @@ def settle(job: Job, line: Channel, writers: list[tuple[int, bytes]]) -> None:
     if job.filter and not wanted.get("noNewPrivileges"):
         # Needs CAP_SYS_ADMIN now, which the next lines give up; the rest of the way is allowed by any sane profile.
         seccomp.load(*job.filter)
-    identity.make_working_directory(wanted["cwd"])
+    if isinstance(job, InitJob):
+        identity.make_working_directory(wanted["cwd"])
     identity.own_stdio(user.get("uid") or 0)
     given = wanted.get("capabilities")
     if given is None:

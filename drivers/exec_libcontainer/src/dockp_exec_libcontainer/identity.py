@@ -131,7 +131,8 @@ def enter_directory(path: str) -> None:
         os.chdir(path)
         here = os.getcwd()
     except FileNotFoundError:
-        raise RuntimeFailure(f"the working directory {path!r} does not exist inside the container") from None
+        text = f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
+        raise RuntimeFailure(text, "not-found") from None
     except OSError as failure:
         raise RuntimeFailure(f"chdir to cwd ({path!r}) set in config.json failed: {failure.strerror}") from failure
     if not here.startswith("/"):

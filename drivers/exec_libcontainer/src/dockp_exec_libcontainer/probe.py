@@ -78,6 +78,8 @@ def features(layout: cgroups.Layout, missing: dict[str, str]) -> frozenset[str]:
         found.add("cgroup-v1")
     if "freezer" in layout.v1:
         found.add("freezer")
+    if layout.unified or os.path.exists(f"{layout.v1.get('memory')}/memory.memsw.limit_in_bytes"):
+        found.add("swap")
     if seccomp.available() and _can_compile():
         found.add("seccomp")
     if apparmor_enabled():

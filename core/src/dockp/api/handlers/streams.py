@@ -134,7 +134,7 @@ async def exec_start(request: Request) -> Reply | Hijack:
             await hand_over(
                 request, raw, raw.head, lambda client: containers.exec_start_client(exec_id, client, framing, size)
             )
-        except StartFailure as failure:
+        except (StartFailure, InvalidArgument) as failure:
             # As Docker, which has answered already when it tries: the reason is the output.
             text = f"{failure}\r\n".encode()
             await raw.send_head()
