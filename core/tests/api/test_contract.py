@@ -20,11 +20,8 @@ OPERATIONS = [operation for version in VERSIONS for operation in operations(vers
 
 # What the engine cannot do yet says so, which no version documents.
 NOT_YET = {
-    "DistributionInspect",
     "GetPluginPrivileges",
     "ImageBuild",
-    "ImagePush",
-    "ImageSearch",
     "NetworkConnect",
     "NetworkCreate",
     "NetworkDisconnect",
@@ -33,8 +30,10 @@ NOT_YET = {
     "Session",
     "SwarmInit",
     "SwarmJoin",
-    "SystemAuth",
 }
+
+_NOBODY = "127.0.0.1:1"
+"""A registry that is not there."""
 
 # Replies that dockerd gives and the specification of some versions forgot.
 UNDOCUMENTED = {
@@ -47,12 +46,16 @@ UNDOCUMENTED = {
     "ContainerTop": {409},
     "ContainerUnpause": {409},
     "ContainerUpdate": {400},
+    "DistributionInspect": {503},
     "ExecStart": {400},
     "ImageDelete": {400},
     "ImageInspect": {400},
+    "ImagePush": {400},
+    "ImageSearch": {400, 503},
     "NetworkConnect": {400},
     "NetworkCreate": {400},
     "NetworkDisconnect": {400},
+    "SystemAuth": {503},
     "VolumeCreate": {400, 409},
     "VolumeUpdate": {503},
 }
@@ -374,6 +377,14 @@ def of_images(status: int, **more: Any) -> Callable[[World], Iterator[Call]]:
     return calls
 
 
+def image_push(world: World) -> Iterable[Call]:
+    yield Call(status=400, at={"name": "busybox"})  # who pushes it?
+    yield Call(status=404, at={"name": f"{_NOBODY}/missing"}, body={})
+    world.api("POST", f"/images/busybox/tag?repo={_NOBODY}/busybox&tag=1")
+    # From the first line on the status has gone out, and the error is the last one.
+    yield Call(status=200, at={"name": f"{_NOBODY}/busybox"}, query={"tag": "1"}, body={})
+
+
 SCENARIOS: dict[str, Callable[[World], Iterable[Call]]] = {
     "ContainerList": container_list,
     "ContainerCreate": container_create,
@@ -409,12 +420,15 @@ SCENARIOS: dict[str, Callable[[World], Iterable[Call]]] = {
     "ImageCreate": image_create,
     "ImageInspect": of_images(200),
     "ImageHistory": of_images(200),
-    "ImagePush": of_images(501),
+    "ImagePush": image_push,
     "ImageTag": image_tag,
     "ImageDelete": image_delete,
-    "ImageSearch": one(501, query={"term": "busybox"}),
+    "ImageSearch": lambda world: [
+        Call(status=503, query={"term": f"{_NOBODY}/busybox"}),
+        Call(status=400, query={"term": "busybox", "limit": 101}),
+    ],
     "ImagePrune": one(200, query={"filters": json.dumps({"dangling": ["true"]})}),
-    "SystemAuth": one(501, body={"username": "a", "password": "b", "serveraddress": "localhost"}),
+    "SystemAuth": one(503, body={"username": "a", "password": "b", "serveraddress": _NOBODY}),
     "SystemInfo": one(200),
     "SystemVersion": one(200),
     "SystemPing": one(200),
@@ -451,7 +465,7 @@ SCENARIOS: dict[str, Callable[[World], Iterable[Call]]] = {
     "PluginCreate": one(501, query={"name": "any"}, body=tar()),
     "SwarmInit": one(501, body={}),
     "SwarmJoin": one(501, body={}),
-    "DistributionInspect": one(501, at={"name": "busybox"}),
+    "DistributionInspect": one(503, at={"name": f"{_NOBODY}/busybox"}),
     "Session": one(501),
 }
 _PARTS = {"id": "any", "name": "any"}

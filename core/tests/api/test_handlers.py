@@ -11,7 +11,7 @@ import pytest
 from serving import BUSYBOX, Served
 
 from dockp.api.handlers.containers import create_request
-from dockp.api.handlers.images import _named, _platform
+from dockp.api.handlers.images import named, platform_of
 from dockp.api.handlers.progress import progress_line, told
 from dockp.api.messages import Reply, Services
 from dockp.interface import Document, Progress
@@ -91,15 +91,15 @@ def test_a_wrong_type_is_named(body: dict[str, Any], place: str) -> None:
     ],
 )
 def test_a_name_in_two_parts(repository: str, tag: str, name: str) -> None:
-    assert _named(repository, tag) == name
+    assert named(repository, tag) == name
 
 
 def test_a_platform_as_an_object() -> None:
-    assert _platform('{"os": "linux", "architecture": "arm", "variant": "v7"}') == "linux/arm/v7"
-    assert _platform("") == ""
+    assert platform_of('{"os": "linux", "architecture": "arm", "variant": "v7"}') == "linux/arm/v7"
+    assert platform_of("") == ""
     for wrong in ("linux/arm64", "5", "{}", "[]", '{"os": 5, "architecture": 5}'):
         with pytest.raises(InvalidArgument, match="failed to parse platform"):
-            _platform(wrong)
+            platform_of(wrong)
 
 
 # Progress

@@ -294,6 +294,9 @@ class Images(_Noun):
     pull = _verb(interface.Images.pull)
     save = _file(interface.Images.save)
     load = _verb(interface.Images.load)
+    push = _verb(interface.Images.push)
+    search = _verb(interface.Images.search)
+    distribution = _verb(interface.Images.distribution)
     prune = _verb(interface.Images.prune)
 
 
@@ -315,5 +318,6 @@ class System(_Noun):
     version = _verb(interface.System.version)
     events = _items(interface.System.events)
     disk_usage = _verb(interface.System.disk_usage)
+    login = _verb(interface.System.login)
     plugins = _verb(interface.System.plugins)
     problems = _verb(interface.System.problems)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from dockp.api.handlers import absent, archive, containers, execs, images, logs, networks, streams, system, volumes
+from dockp.api.handlers import (
+    absent,
+    archive,
+    containers,
+    execs,
+    images,
+    logs,
+    networks,
+    registries,
+    streams,
+    system,
+    volumes,
+)
 from dockp.api.messages import Handler, Version
 from dockp.api.routing import Route
 from dockp.api.versions import adapted
@@ -59,13 +71,13 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("ImageCreate", "POST", "/images/create", images.create),
     _route("ImageInspect", "GET", "/images/{name:*}/json", images.inspect),
     _route("ImageHistory", "GET", "/images/{name:*}/history", images.history),
-    _route("ImagePush", "POST", "/images/{name:*}/push", images.push),
+    _route("ImagePush", "POST", "/images/{name:*}/push", registries.push),
     _route("ImageTag", "POST", "/images/{name:*}/tag", images.tag),
     _route("ImageDelete", "DELETE", "/images/{name:*}", images.remove),
-    _route("ImageSearch", "GET", "/images/search", images.search),
+    _route("ImageSearch", "GET", "/images/search", registries.search),
     _route("ImagePrune", "POST", "/images/prune", images.prune, (1, 25)),
     # System
-    _route("SystemAuth", "POST", "/auth", system.login),
+    _route("SystemAuth", "POST", "/auth", registries.login),
     _route("SystemInfo", "GET", "/info", system.info),
     _route("SystemVersion", "GET", "/version", system.version),
     _route("SystemPing", "GET", "/_ping", system.ping),
@@ -143,6 +155,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("ConfigDelete", "DELETE", "/configs/{id}", absent.not_a_manager, (1, 30)),
     _route("ConfigUpdate", "POST", "/configs/{id}/update", absent.not_a_manager, (1, 30)),
     # Others
-    _route("DistributionInspect", "GET", "/distribution/{name:*}/json", absent.distribution, (1, 30)),
+    _route("DistributionInspect", "GET", "/distribution/{name:*}/json", registries.distribution, (1, 30)),
     _route("Session", "POST", "/session", absent.session, (1, 31)),
 )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SOURCES = ("oci", "docker-archive", "debootstrap")
 """Schemes that come before a colon and are no repository's name."""
+
+
 def pull(
     app: App,
     reference: str,

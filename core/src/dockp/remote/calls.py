@@ -108,6 +108,8 @@ class Work(Request, Generic[T]):
             if self.progress is not None:
                 self.progress(_what(message), *_amounts(message["progressDetail"]))
             return
+        from dockp.interface import is_summary
+
         said.append(message)
         status = str(message.get("status") or "")
         told = message.get("id") or "progressDetail" in message or is_summary(status)

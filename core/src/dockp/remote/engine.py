@@ -368,6 +368,9 @@ class Images(_Noun):
     import_ = _work(verbs.import_image)
     save = _file(verbs.save)
     load = _work(verbs.load)
+    push = _work(verbs.push)
+    search = _verb(verbs.search)
+    distribution = _verb(verbs.distribution)
     prune = _verb(verbs.prune_images)
 
     def pull(
@@ -411,5 +414,6 @@ class System(_Noun):
     version = _verb(verbs.version)
     events = _stream(verbs.events)
     disk_usage = _verb(verbs.disk_usage)
+    login = _verb(verbs.login)
     plugins = _verb(verbs.plugins)
     problems = _verb(verbs.problems)

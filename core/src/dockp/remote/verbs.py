@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NO_TOKEN = {"IdentityToken": ""}
+
 
 def _nothing(answer: Answer) -> None:
     return None
@@ -438,14 +440,52 @@ def registry_auth(credentials: Credentials | None) -> Mapping[str, str]:
     """The header in which credentials for a registry go to the server: Docker's ``AuthConfig``."""
     if credentials is None:
         return {}
+    text = json.dumps(_auth_config(credentials))
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(text.encode()).decode()}
+
+
+def _auth_config(credentials: Credentials) -> dict[str, str]:
     document = {
         "username": credentials.username,
         "password": credentials.password,
         "identitytoken": credentials.identity_token,
         "registrytoken": credentials.registry_token,
     }
-    text = json.dumps({name: value for name, value in document.items() if value})
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(text.encode()).decode()}
+    return {name: value for name, value in document.items() if value}
+
+
+def push(
+    reference: str, *, platform: str = "", credentials: Credentials | None = None, progress: Progress | None = None
+) -> Work[Sequence[Document]]:
+    from dockp.spi.images import Credentials
+
+    name, label = split_tag(reference)
+    if "@" in reference:
+        raise InvalidArgument("cannot push a digest reference")
+
+    def result(said: Sequence[Mapping[str, Any]]) -> Sequence[Document]:
+        return [dict(message["aux"]) for message in said if "Digest" in (message.get("aux") or {})]
+
+    return Work(
+        method="POST",
+        path=_image(name, "/push"),
+        query={"tag": label, "platform": _platform(platform)},
+        headers=registry_auth(credentials or Credentials()),
+        progress=progress,
+        result=result,
+    )
+
+
+def search(
+    term: str, *, limit: int = 0, filters: Filters | None = None, credentials: Credentials | None = None
+) -> Call[Sequence[Document]]:
+    query = {"term": term, "limit": str(limit) if limit else "", "filters": _filters(filters)}
+    return Call(method="GET", path="/images/search", query=query, headers=registry_auth(credentials), read=_list)
+
+
+def distribution(reference: str, *, credentials: Credentials | None = None) -> Call[Document]:
+    path = f"/distribution/{quoted(reference, safe='/:@')}/json"
+    return Call(method="GET", path=path, headers=registry_auth(credentials), read=_object)
 
 
 def save(refs: Sequence[str], *, platform: str = "") -> Download[None]:
@@ -542,6 +582,11 @@ def events(*, since: int | None = None, until: int | None = None, filters: Filte
 
 def disk_usage(types: Sequence[str] = ()) -> Call[Document]:
     return Call(method="GET", path="/system/df", query={"type": list(types)}, read=_object)
+
+
+def login(server: str, credentials: Credentials) -> Call[Document]:
+    body = {**_auth_config(credentials), "serveraddress": server}
+    return Call(method="POST", path="/auth", document=body, read=lambda answer: {**_NO_TOKEN, **_object(answer)})
 
 
 def plugins() -> Call[Sequence[Document]]:

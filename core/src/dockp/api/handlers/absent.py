@@ -15,7 +15,6 @@ def _refusal(error: type[DockpError], line: str) -> Handler:
 
 build = _refusal(NotImplemented, "building images is not supported yet")
 session = _refusal(NotImplemented, "sessions are not supported: they are for building images with BuildKit")
-distribution = _refusal(NotImplemented, "cannot look up {name}: registries are not supported yet")
 plugin_arrival = _refusal(
     NotImplemented, "plugins cannot be installed through the API: install them as Python packages"
 )

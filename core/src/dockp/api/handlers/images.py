@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 
+from dockp.api import registry_auth
 from dockp.api.handlers.progress import status_line, told
 from dockp.api.messages import Reply, Request
 from dockp.interface import Document, Progress
@@ -26,7 +27,7 @@ async def list_(request: Request) -> Reply:
 
 async def inspect(request: Request) -> Reply:
     services, query = request.services, request.query
-    platform = _platform(query.text("platform"))
+    platform = platform_of(query.text("platform"))
     if platform and query.flag("manifests"):
         raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
     document = await services.run(services.engine.images.inspect, request.parameters["name"])
@@ -36,13 +37,13 @@ async def inspect(request: Request) -> Reply:
 
 async def history(request: Request) -> Reply:
     services, name = request.services, request.parameters["name"]
-    platform = _platform(request.query.text("platform"))
+    platform = platform_of(request.query.text("platform"))
     if platform:
         _check_platform(name, await services.run(services.engine.images.inspect, name), platform)
     return Reply(document=await services.run(services.engine.images.history, name))
 
 
-def _platform(text: str) -> str:
+def platform_of(text: str) -> str:
     """A platform as a JSON object of OCI, which some parameters have: as ``os/architecture/variant``.
 
     Raises: InvalidArgument.
@@ -73,12 +74,12 @@ def _check_platform(name: str, document: Document, wanted: str) -> None:
 async def tag(request: Request) -> Reply:
     services, query = request.services, request.query
     await services.run(
-        services.engine.images.tag, request.parameters["name"], _named(query.text("repo"), query.text("tag"))
+        services.engine.images.tag, request.parameters["name"], named(query.text("repo"), query.text("tag"))
     )
     return Reply(status=201)
 
 
-def _named(repository: str, tag: str) -> str:
+def named(repository: str, tag: str) -> str:
     """A name of two parts: ``name``, ``name:tag`` or ``name@sha256:…``. A tag in the first part gives way."""
     if not repository or not tag:
         return repository
@@ -91,7 +92,7 @@ def _named(repository: str, tag: str) -> str:
 async def remove(request: Request) -> Reply:
     services, query, name = request.services, request.query, request.parameters["name"]
     for text in query.texts("platforms"):
-        platform = _platform(text)
+        platform = platform_of(text)
         _check_platform(name, await services.run(services.engine.images.inspect, name), platform)
     rows = await services.run_long(
         services.engine.images.remove, name, force=query.flag("force"), prune=not query.flag("noprune")
@@ -116,15 +117,19 @@ async def _pull(request: Request) -> Reply:
 
     services, query = request.services, request.query
     name, platform = query.text("fromImage").removesuffix(":"), query.text("platform")
-    reference = _named(name, query.text("tag")) if query.text("tag") else name
+    reference = named(name, query.text("tag")) if query.text("tag") else name
     all_tags = False
     # Clients send docker.io/library/debootstrap, tag bookworm, for what their user called debootstrap:bookworm.
     with contextlib.suppress(InvalidArgument):
         parsed = parse(reference)
         reference, all_tags = parsed.familiar, not parsed.tag and not parsed.digest
 
+    credentials = registry_auth.from_header(request)
+
     def work(progress: Progress, write: Callable[[Document], None]) -> None:
-        image = services.engine.images.pull(reference, platform=platform, all_tags=all_tags, progress=progress)
+        image = services.engine.images.pull(
+            reference, platform=platform, all_tags=all_tags, credentials=credentials, progress=progress
+        )
         write({"aux": {"ID": image}})
 
     return await told(services, work)
@@ -143,7 +148,7 @@ async def _import(request: Request) -> Reply:
         with source:
             image = services.engine.images.import_(
                 source,
-                reference=_named(query.text("repo"), query.text("tag")),
+                reference=named(query.text("repo"), query.text("tag")),
                 changes=query.texts("changes"),
                 message=query.text("message") or f"Imported from {origin}",
                 platform=query.text("platform"),
@@ -156,7 +161,7 @@ async def _import(request: Request) -> Reply:
 
 async def load(request: Request) -> Reply:
     services, query = request.services, request.query
-    platform = _platform(query.text("platform"))
+    platform = platform_of(query.text("platform"))
     source = request.body.file()
 
     def work(progress: Progress, write: Callable[[Document], None]) -> None:
@@ -185,23 +190,6 @@ async def _save(request: Request, names: Sequence[str]) -> Reply:
         raise InvalidArgument(
             "multiple platform parameters are not supported in this API version; use API version 1.52 or later"
         )
-    platform = _platform(request.query.text("platform"))
+    platform = platform_of(request.query.text("platform"))
     source = await services.run_long(services.engine.images.save, names, platform=platform)
     return Reply(content=services.chunks(source), content_type="application/x-tar")
-
-
-async def push(request: Request) -> Reply:
-    services, name = request.services, request.parameters["name"]
-    wanted = _named(name, request.query.text("tag"))
-    try:
-        await services.run(services.engine.images.inspect, wanted)
-    except NotFound:
-        raise NotFound(f"An image does not exist locally with the tag: {name}") from None
-    raise NotImplemented(f"cannot push {wanted}: registries are not supported yet; use docker save")
-
-
-async def search(request: Request) -> Reply:
-    limit = request.query.integer("limit", 0) or 0
-    if not 0 <= limit <= 100:
-        raise InvalidArgument(f"limit {limit} is outside the range of [1, 100]")
-    raise NotImplemented("searching registries is not supported yet")

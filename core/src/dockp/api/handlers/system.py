@@ -1,4 +1,4 @@
-"""The daemon about itself: ``/_ping``, ``/version``, ``/info``, ``/system/df``, ``/auth``."""
+"""The daemon about itself: ``/_ping``, ``/version``, ``/info``, ``/system/df``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from dockp.api.messages import NEWEST, OLDEST, Reply, Request
 from dockp.api.versions import spelled
-from dockp.spi.errors import InvalidArgument, NotImplemented
+from dockp.spi.errors import InvalidArgument
 
 # What a client may learn before it knows a version. Builder 1: there is no BuildKit to ask for.
 _PING: Final = {
@@ -51,8 +51,3 @@ async def disk_usage(request: Request) -> Reply:
             raise InvalidArgument(f"unknown object type: {name}")
     services = request.services
     return Reply(document=await services.run_long(services.engine.system.disk_usage, types))
-
-
-async def login(request: Request) -> Reply:
-    await request.json()
-    raise NotImplemented("logging in to registries is not supported yet")
