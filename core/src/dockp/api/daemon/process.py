@@ -35,7 +35,7 @@ from dockp.api.server import ApiServer
 from dockp.cli.flags import Values
 from dockp.config import Config
 from dockp.engine.local import LocalEngine
-from dockp.linux.malloc import share_one_arena, trim
+from dockp.linux.malloc import suit_a_daemon, trim
 from dockp.linux.process import set_name
 from dockp.spi.errors import DockpError, SystemFault
 
@@ -70,7 +70,7 @@ class Daemon:
         began = time.monotonic()
         log.configure(settings.level, settings.log_format)
         set_name("dockpd")
-        share_one_arena()
+        suit_a_daemon()
         os.umask(0o022)
         _allow_descriptors()
         for remark in settings.remarks:
