@@ -25,7 +25,17 @@ from dockp.images.reference import is_digest
 from dockp.images.registry.endpoints import Endpoint
 from dockp.images.registry.refusals import Refused, refusal
 from dockp.images.registry.tokens import Authorizer, challenges
-from dockp.images.registry.transport import Body, Response, Transport, finish, origin_of, read, retry_after, spelled
+from dockp.images.registry.transport import (
+    Body,
+    Response,
+    Transport,
+    finish,
+    joined,
+    origin_of,
+    read,
+    retry_after,
+    spelled,
+)
 from dockp.spi.errors import InvalidArgument, Unavailable
 from dockp.spi.images import Credentials, RegistrySettings
 from dockp.spi.values import Descriptor
@@ -234,7 +244,7 @@ class Repository:
                 raise Unavailable(f"{spelled('GET', whole)}: the answer is not a JSON object")
             yield page
             link = NEXT_PAGE.search(response.headers.get("Link") or "")
-            url = urljoin(whole, link[1]) if link else ""
+            url = joined(whole, link[1], spelled("GET", whole)) if link else ""
 
 
 def _media_type(response: Response) -> str:

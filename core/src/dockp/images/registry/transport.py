@@ -116,10 +116,7 @@ class Transport:
             if response.status not in _MOVED or not location or not self._may_follow(method, response.status, body):
                 return response
             finish(response)
-            url = urldefrag(urljoin(url, location))[0]
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise Unreachable(f'{spelled(method, first)}: unsupported protocol scheme "{parts.scheme}"')
+            url = joined(url, location, spelled(method, first))
             if origin_of(url) != origin:
                 headers.pop("Authorization", None)
         raise Unreachable(f"{spelled(method, first)}: stopped after {_REDIRECTS} redirects")
@@ -199,11 +196,24 @@ def read(response: Response, limit: int, method: str, url: str, seconds: float =
 def finish(response: Response) -> None:
     """Let go of an answer whose body nobody wants."""
     with contextlib.suppress(broken.HTTPError, OSError):
-        if int(response.headers.get("Content-Length") or _DRAINED + 1) <= _DRAINED and not response.chunked:
+        length = response.headers.get("Content-Length") or ""
+        if length.isdigit() and int(length) <= _DRAINED:
             response.read(_DRAINED)
             response.release_conn()
             return
     response.close()
+
+
+def joined(url: str, location: str, request: str) -> str:
+    """Where an answer leads, seen from ``url``. ``request``: for messages. Raises: Unreachable for what is no URL."""
+    try:
+        target = urldefrag(urljoin(url, location))[0]
+        scheme, host, _ = origin_of(target)
+    except ValueError:
+        raise Unreachable(f"{request}: failed to parse Location header {location[:200]!r}") from None
+    if scheme not in ("http", "https") or not host:
+        raise Unreachable(f'{request}: unsupported protocol scheme "{scheme}"')
+    return target
 
 
 def retry_after(response: Response) -> float | None:
@@ -267,7 +277,7 @@ def _words(error: BaseException, url: str) -> str:
         return f"dial tcp {place}: connect: {_system_words(cause) or cause}"
     if isinstance(error, broken.ReadTimeoutError | TimeoutError):
         return "net/http: timeout awaiting response: the server sends nothing"
-    if isinstance(error, broken.IncompleteRead):
+    if isinstance(error, broken.ProtocolError) and "IncompleteRead" in str(error):
         return "unexpected EOF"
     if isinstance(cause, ConnectionResetError | BrokenPipeError):
         return f"read tcp {place}: {_system_words(cause)}"
@@ -342,20 +352,31 @@ def _limited(pool: Any, connection: Any, seconds: float) -> Any:
     """
 
     class Limited(connection):  # type: ignore[misc]
+        def connect(self) -> None:
+            super().connect()
+            # Where a certificate need not be good somebody has said so, and is not to be warned at each request.
+            self.is_verified = True
+
         def getresponse(self) -> Any:
-            sock = self.sock
-            timer = threading.Timer(seconds, functools.partial(_shut, sock))
+            late = threading.Event()
+            timer = threading.Timer(seconds, functools.partial(_shut, self.sock, late))
             timer.daemon = True
             timer.start()
             try:
-                return super().getresponse()
+                response = super().getresponse()
             finally:
                 timer.cancel()
+                if late.is_set():
+                    self.close()
+                    # What there is of the head would pass for the whole.
+                    raise TimeoutError
+            return response
 
     return type(pool.__name__, (pool,), {"ConnectionCls": Limited})
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
     with contextlib.suppress(OSError):
         # Not SSLSocket's, which would also forget the session under a thread that reads.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
