@@ -261,3 +261,11 @@ def test_the_environment_as_it_was_asked_for(served: Served) -> None:
     made = served.api("POST", "/containers/create", document).document["Id"]
     assert served.api("GET", f"/containers/{made}/json").document["Config"]["Env"][:2] == ["A=1", "NAME"]
     served.api("DELETE", f"/containers/{made}")
+
+
+def test_a_platform_that_is_none(served: Served) -> None:
+    answer = served.api("POST", "/images/create?fromImage=busybox&tag=latest&platform=foo")
+    assert (answer.status, answer.document) == (
+        400,
+        {"message": '"foo": unknown operating system or architecture: invalid argument'},
+    )

@@ -170,7 +170,7 @@ def test_prune_takes_what_is_anonymous_and_free(home: Home) -> None:
         ("destroy", anonymous, {"driver": "local"}),
         ("prune", "", {"reclaimed": "1000"}),
     ]
-    assert home.volumes.prune() == {"VolumesDeleted": None, "SpaceReclaimed": 0}
+    assert home.volumes.prune() == {"VolumesDeleted": [], "SpaceReclaimed": 0}
     assert home.volumes.prune({"all": ["1"]}) == {"VolumesDeleted": ["named"], "SpaceReclaimed": 500}
     assert names(home) == sorted([held, "tmp", "else"]), "in use, with options, of another driver"
 
@@ -179,7 +179,7 @@ def test_prune_goes_by_labels(home: Home) -> None:
     for name, labels in (("one", {"a": "1"}), ("two", {"a": "2"}), ("none", {})):
         home.volumes.create(name, labels=labels)
     everything = {"all": ["true"]}
-    assert home.volumes.prune({**everything, "label": ["a=3"]})["VolumesDeleted"] is None
+    assert home.volumes.prune({**everything, "label": ["a=3"]})["VolumesDeleted"] == []
     assert home.volumes.prune({**everything, "label": ["a=1"]})["VolumesDeleted"] == ["one"]
     assert home.volumes.prune({**everything, "label!": ["a"]})["VolumesDeleted"] == ["none"]
     with pytest.raises(InvalidArgument, match="invalid filter 'name'"):

@@ -69,7 +69,7 @@ class LocalVolumes:
 
         self._settle()
         removed, freed = self._service.prune(wanted)
-        return {"VolumesDeleted": list(removed) or None, "SpaceReclaimed": freed}
+        return {"VolumesDeleted": list(removed), "SpaceReclaimed": freed}
 
 
 def _known(filters: Filters | None, names: frozenset[str]) -> Filters:

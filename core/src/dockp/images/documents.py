@@ -275,6 +275,30 @@ def encode(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+# What may stand alone: Go's GOOS and GOARCH, as far as images come for them.
+_SYSTEMS = frozenset(
+    ["aix", "darwin", "dragonfly", "freebsd", "illumos", "linux", "netbsd", "openbsd", "solaris", "windows"]
+)
+_ARCHITECTURES = frozenset(
+    [
+        "386",
+        "amd64",
+        "arm",
+        "arm64",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+        "wasm",
+    ]
+)
+
+
 def parse_platform(text: str) -> Platform:
     """``os[/arch[/variant]]`` or ``arch`` as ``--platform`` takes it, normalised. Raises: InvalidArgument."""
     parts = text.strip().lower().split("/")
@@ -282,8 +306,10 @@ def parse_platform(text: str) -> Platform:
         raise InvalidArgument(f"{text!r} is an invalid platform: expected os/architecture[/variant], as in linux/arm64")
     host = host_platform()
     if len(parts) == 1:
-        if parts[0] in {"linux", "windows", "darwin", "freebsd"}:
+        if parts[0] in _SYSTEMS:
             return Platform(os=parts[0], architecture=host.architecture, variant=host.variant)
+        if _normalise(parts[0], "")[0] not in _ARCHITECTURES:
+            raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
         parts = [host.os, *parts]
     architecture, variant = _normalise(parts[1], parts[2] if len(parts) == 3 else "")
     return Platform(os=parts[0], architecture=architecture, variant=variant)
