@@ -31,7 +31,9 @@ DEADLINE: Final = 60.0
 """Seconds for one call, unless the verb is known to be slow."""
 SLOW: Final = 10.0
 """How many times longer verbs get that move or free data in bulk."""
-SLOW_VERBS: Final = frozenset({("storage", verb) for verb in ("create", "seal", "remove")} | {("volume", "remove")})
+SLOW_VERBS: Final = frozenset(
+    {("storage", verb) for verb in ("create", "seal", "seal_all", "remove")} | {("volume", "remove")}
+)
 FAILURES: Final = 5
 """So many exceptions outside the contract, in a row, set a verb aside."""
 REST: Final = 30.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from dockp.images.records import Image, Layer
 from dockp.spi.errors import InvalidArgument, NotFound, SystemFault
 from dockp.store.content import CHUNK, ContentStore
 from dockp.store.database import Database
-from dockp.store.snapshots import OutOfTurn, Snapshot, SnapshotService
+from dockp.store.snapshots import Snapshot, SnapshotService
 
 if TYPE_CHECKING:
     from dockp.archive.apply import Applied
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from dockp.spi.values import Mount
 
 Progress = Callable[[str, int, int | None], None]
-_AT_ONCE = 16
-"""Layers that may wait, filled, for the ones below; fewer are filled at the same time."""
 
 
 class Blobs(Protocol):
@@ -148,55 +145,58 @@ class _Unpacking:
         return parent
 
     def side_by_side(self, layers: Sequence[Layer], done: Callable[[Layer], None]) -> Snapshot | None:
-        """Several at once, each put on top of the one below when both are filled."""
+        """Several at once, put on top of each other when all of them are filled."""
         from concurrent.futures import Future, ThreadPoolExecutor
-        from threading import BoundedSemaphore, Event
 
-        filling = BoundedSemaphore(len(os.sched_getaffinity(0)) + 1)
-        turns = [Event() for _ in layers]
-        built: list[Future[Snapshot]] = []
+        from dockp.archive.apply import NeedsParent
 
-        def build(number: int, layer: Layer) -> Snapshot:
+        with (
+            self.snapshots.pile(self.driver, [layer.chain_id for layer in layers]) as pile,
+            ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1, "unpack") as pool,
+        ):
+            base = next(iter(pile.layers), None) if pile.below is None else None
+            filling: dict[str, Future[Applied]] = {
+                layer.chain_id: pool.submit(
+                    self._apply,
+                    pile.layers[layer.chain_id],
+                    pile.storage,
+                    layer,
+                    into_changes=True,
+                    whiteouts="" if layer.chain_id == base else "overlay",
+                )
+                for layer in layers
+                if layer.chain_id in pile.layers
+            }
+            filled: list[tuple[str, bool]] = []
+            told: set[str] = set()
             try:
-                if number:
-                    turns[number - 1].wait()
-                found = self.snapshots.layer(self.driver, layer.chain_id)
-                if found is not None:
-                    return found
-                if not number:
-                    turns[0].set()
-                    return self._build(layer, None, filling)
-                return self._build_early(layer, built[number - 1].result, turns[number].set, filling)
-            finally:
-                turns[number].set()
-
-        top: Snapshot | None = None
-        with ThreadPoolExecutor(min(len(layers), _AT_ONCE), "unpack") as pool:
-            for number, layer in enumerate(layers):
-                built.append(pool.submit(build, number, layer))
-            try:
-                for layer, one in zip(layers, built, strict=True):
-                    top = one.result()
-                    self.blobs.wait(layer.blob.digest)
+                for layer in layers:
+                    if layer.chain_id in filling:
+                        applied = filling[layer.chain_id].result()
+                        filled.append((layer.chain_id, not applied.root))
+                        self.set_size(layer, applied.size)
                     done(layer)
+                    told.add(layer.chain_id)
+            except NeedsParent:
+                pass  # this one, and those on it, are made anew below
             except BaseException:
                 self.blobs.stop()
-                for one in built:
-                    one.cancel()
                 raise
-        return top
+            finally:
+                for one in filling.values():
+                    one.cancel()
+            pile.finish(filled)
+        # What leaned on its parent, if anything; for the others this is a look.
+        return self.one_by_one(layers, lambda layer: None if layer.chain_id in told else done(layer))
 
-    def _build(
-        self, layer: Layer, parent: Snapshot | None, turn: contextlib.AbstractContextManager[object] | None = None
-    ) -> Snapshot:
+    def _build(self, layer: Layer, parent: Snapshot | None) -> Snapshot:
         from dockp.archive.apply import NeedsParent
 
         found: Applied | None = None
 
         def fill(snapshot: Snapshot, storage: StorageDriver) -> None:
             nonlocal found
-            with turn or contextlib.nullcontext():
-                found = self._apply(snapshot, storage, layer, into_changes=True)
+            found = self._apply(snapshot, storage, layer, into_changes=True)
 
         def fill_mounted(snapshot: Snapshot, storage: StorageDriver) -> None:
             nonlocal found
@@ -209,31 +209,6 @@ class _Unpacking:
             # A layer may lean on what lies below it (a file in a directory it does not list). Seen only while
             # unpacking, so it starts again, this time over the parent's content.
             snapshot = self.snapshots.build_layer(self.driver, layer.chain_id, below, fill_mounted)
-        if found is not None:
-            self.set_size(layer, found.size)
-        return snapshot
-
-    def _build_early(
-        self,
-        layer: Layer,
-        parent: Callable[[], Snapshot],
-        begun: Callable[[], None],
-        turn: contextlib.AbstractContextManager[object],
-    ) -> Snapshot:
-        from dockp.archive.apply import NeedsParent
-
-        found: Applied | None = None
-
-        def fill(snapshot: Snapshot, storage: StorageDriver) -> bool:
-            nonlocal found
-            with turn:
-                found = self._apply(snapshot, storage, layer, into_changes=True, whiteouts="overlay")
-            return not found.root
-
-        try:
-            snapshot = self.snapshots.build_layer_early(self.driver, layer.chain_id, fill, lambda: parent().id, begun)
-        except (NeedsParent, OutOfTurn):
-            return self._build(layer, parent())
         if found is not None:
             self.set_size(layer, found.size)
         return snapshot

@@ -91,8 +91,31 @@ class Reconciled:
     missing: tuple[Snapshot, ...]
 
 
-class OutOfTurn(FailedPrecondition):
-    """The parent of a layer that was filled early had to be made anew, and so bears the greater number."""
+class _Dropped(Exception):
+    """What was begun is not wanted after all."""
+
+
+class Pile:
+    """Layers in the making; see `SnapshotService.pile`.
+
+    Attributes:
+        layers: their writable snapshots by chain ID, base first. All but the first are without a parent as yet, and to
+            be filled as a directory of changes with whiteouts of the kind "overlay".
+        below: the complete layer that they stand on.
+    """
+
+    def __init__(self, service: SnapshotService, storage: StorageDriver) -> None:
+        self.storage = storage
+        self.layers: dict[str, Snapshot] = {}
+        self.below: int | None = None
+        self._service = service
+
+    def finish(self, filled: Sequence[tuple[str, bool]]) -> None:
+        """Make the lowest layers complete, together: all that were filled, each with its chain ID and whether its root
+        directory is to be like its parent's."""
+        if filled:
+            layers = [(chain_id, self.layers[chain_id], inherits) for chain_id, inherits in filled]
+            self._service._finish(self.storage, self.below, layers)
 
 
 class SnapshotService:
@@ -198,42 +221,56 @@ class SnapshotService:
                     fill(snapshot, self._drivers(driver))
                 return self._seal(snapshot, chain_id)
 
-    def build_layer_early(
-        self,
-        driver: str,
-        chain_id: str,
-        fill: Callable[[Snapshot, StorageDriver], bool],
-        parent: Callable[[], int],
-        begun: Callable[[], None],
-    ) -> Snapshot:
-        """As `build_layer`, but filled before its parent is there. Only for drivers that can `rebase`.
+    @contextlib.contextmanager
+    def pile(self, driver: str, chain_ids: Sequence[str]) -> Iterator[Pile]:
+        """Make several layers, each on the one before it, that are filled in any order. Only for drivers that can
+        `rebase`.
 
-        Args: fill: returns whether the root directory is to be like the parent's. parent: waits for the parent, and is
-            called last. begun: called when it has its row; whoever builds a chain begins with the child no sooner,
-            since a parent's number is to be the smaller one.
-        Raises: what the functions and the driver raise; OutOfTurn; nothing is left then.
+        What is there already is left out. What `Pile.finish` did not make complete goes at the end. Others who want one
+        of these layers wait until then.
+        Args: chain_ids: base first.
         """
-        with self._locks.hold(offset_of("layer", driver, chain_id)):
-            found = self.layer(driver, chain_id)
-            if found is not None:
-                return found
-            with self.making(driver, None, None, {}, {}) as snapshot:
-                begun()
-                storage = self._drivers(driver)
-                with _faults(driver):
-                    inherits = fill(snapshot, storage)
-                below = parent()
-                if below > snapshot.id:
-                    raise OutOfTurn(f"layer {below} was made after what is to be on top of it")
-                with self._database.write() as connection:
-                    _check_parent(connection, driver, below)
-                    connection.execute("UPDATE snapshots SET parent = ? WHERE id = ?", (below, snapshot.id))
-                with _faults(driver):
-                    storage.rebase(snapshot.key, str(below), inherits)
-                return self._seal(snapshot, chain_id)
+        storage = self._drivers(driver)
+        with contextlib.ExitStack() as stack:
+            pile = Pile(self, storage)
+            for chain_id in chain_ids:
+                lock = stack.enter_context(self._locks.hold(offset_of("layer", driver, chain_id)))
+                found = self.layer(driver, chain_id)
+                if found is not None:
+                    lock.release()
+                    pile.below = found.id
+                    continue
+                below = None if pile.layers else pile.below
+                snapshot = stack.enter_context(self._dropped_unless_complete(driver, below))
+                pile.layers[chain_id] = snapshot
+            yield pile
+
+    @contextlib.contextmanager
+    def _dropped_unless_complete(self, driver: str, parent: int | None) -> Iterator[Snapshot]:
+        with contextlib.suppress(_Dropped), self.making(driver, parent, None, {}) as snapshot:
+            yield snapshot
+            with self._database.read() as connection:
+                row = connection.execute("SELECT state FROM snapshots WHERE id = ?", (snapshot.id,)).fetchone()
+            if row["state"] == "making":
+                raise _Dropped
+
+    def _finish(self, storage: StorageDriver, parent: int | None, layers: Sequence[tuple[str, Snapshot, bool]]) -> None:
+        parents: list[int | None] = [parent, *(snapshot.id for _, snapshot, _ in layers[:-1])]
+        with self._database.write() as connection:
+            for below, (_, snapshot, _) in zip(parents, layers, strict=True):
+                connection.execute("UPDATE snapshots SET parent = ? WHERE id = ?", (below, snapshot.id))
+        driver = layers[0][1].driver
+        with _faults(driver):
+            for below, (_, snapshot, inherits) in list(zip(parents, layers, strict=True))[1:]:
+                storage.rebase(snapshot.key, str(below), inherits)
+            storage.seal_all([snapshot.key for _, snapshot, _ in layers])
+            usages = [storage.usage(snapshot.key) for _, snapshot, _ in layers]
+        with self._database.write() as connection:
+            for (chain_id, snapshot, _), usage in zip(layers, usages, strict=True):
+                self._mark_sealed(connection, snapshot.id, chain_id, usage)
 
     def can_rebase(self, driver: str) -> bool:
-        """Whether `build_layer_early` works in that driver."""
+        """Whether `pile` works in that driver."""
         return self._drivers(driver).rebases
 
     def commit(self, id: int, chain_id: str) -> Snapshot:
@@ -381,12 +418,15 @@ class SnapshotService:
             storage.seal(snapshot.key)
             usage = storage.usage(snapshot.key)
         with self._database.write() as connection:
-            connection.execute(
-                "UPDATE snapshots SET kind = 'committed', state = 'ready', chain_id = ?, owner = NULL, size = ?,"
-                " inodes = ? WHERE id = ?",
-                (chain_id, usage.size, usage.inodes, snapshot.id),
-            )
+            self._mark_sealed(connection, snapshot.id, chain_id, usage)
         return self.get(snapshot.id)
+
+    def _mark_sealed(self, connection: sqlite3.Connection, id: int, chain_id: str, usage: Usage) -> None:
+        connection.execute(
+            "UPDATE snapshots SET kind = 'committed', state = 'ready', chain_id = ?, owner = NULL, size = ?,"
+            " inodes = ? WHERE id = ?",
+            (chain_id, usage.size, usage.inodes, id),
+        )
 
     def _mark_removing(self, connection: sqlite3.Connection, id: int) -> None:
         # Without its chain ID the layer is gone for everybody, and can be made anew while this one is being freed.

@@ -88,14 +88,19 @@ class Overlay2Driver(StorageDriver):
         return (plan.writable(upper, self._path(id, "work"), lowers, self._options),)
 
     def seal(self, id: str) -> None:
-        self._require(id)
-        if self._is_sealed(id):
-            return
+        self.seal_all([id])
+
+    def seal_all(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            self._require(id)
+        unsealed = [id for id in ids if not self._is_sealed(id)]
+        if unsealed and not self._options.volatile:
+            sync_file_system(self._root)  # before the marks, so that they prove the data
+        for id in unsealed:
+            os.close(os.open(self._path(id, "sealed"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         if not self._options.volatile:
-            sync_file_system(self._path(id))  # before the mark, so that the mark proves the data
-        os.close(os.open(self._path(id, "sealed"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        if not self._options.volatile:
-            sync_directory(self._path(id))
+            for id in unsealed:
+                sync_directory(self._path(id))
 
     def rebase(self, id: str, parent: str, inherit_root: bool) -> None:
         self._require(id)
