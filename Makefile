@@ -17,7 +17,7 @@ PROJECTS := core $(patsubst %/pyproject.toml,%,$(wildcard drivers/*/pyproject.to
 SOURCES := core/src $(wildcard drivers/*/src)
 SETUP := .cache/venv.stamp
 
-.PHONY: help venv demo test test-quick test-slow test-vm lint format bench lock dist clean distclean
+.PHONY: help venv demo test test-quick test-slow test-daemon test-docker test-vm lint format bench lock dist clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ $(SETUP): .cache/packages-base.stamp requirements.lock scripts/setup.sh $(PROJEC
 demo: $(SETUP) ## real images, `dockp run`, a published port; as root
 	@scripts/demo.sh
 
-test: lint test-quick test-slow test-vm ## everything, the quick checks first; as root
+test: lint test-quick test-slow test-daemon test-docker test-vm ## everything, the quick checks first; as root
 
 test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
 	$(PYTEST) -q $(PARALLEL) -m "not slow" core/tests drivers $(PYTEST_ARGS)
@@ -46,7 +46,11 @@ test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
 test-slow: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## the slow ones, and those of whole commands
 	$(PYTEST) -q -m slow core/tests drivers $(PYTEST_ARGS)
 	$(PYTEST) -q $(PARALLEL) tests $(PYTEST_ARGS)
+
+test-daemon: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## what containers do, against dockpd
 	DOCKP_TEST_ENGINE=dockpd $(PYTEST) -q $(PARALLEL) $(BEHAVIOUR) tests/test_parallel.py $(PYTEST_ARGS)
+
+test-docker: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## the same, against Docker's own daemon
 	DOCKP_TEST_ENGINE=dockerd $(PYTEST) -q $(PARALLEL) $(BEHAVIOUR) $(PYTEST_ARGS)
 
 test-vm: $(SETUP) .cache/packages-test.stamp .cache/packages-vm.stamp .cache/images/busybox.tar ## what needs another kernel

@@ -304,6 +304,7 @@ class Leaks:
             "nft table": _output_lines("nft", "list", "tables") - {STANDING_TABLE},
             "published port": published_ports(),
             "loop device": _loops(),
+            "volume": set(_entries(Path(self._base) / "data" / "volumes")),
             "cgroup": cgroups_under(self._parent),
             "process": {f"{pid} {name}" for pid, name in processes_naming(self._base).items() if not _is_spare(name)},
         }

@@ -47,7 +47,8 @@ def test_a_container_tells_its_life_as_docker_does(dockp: Dockp) -> None:
     ]
     by_action = {event["Action"]: event["Actor"]["Attributes"] for event in told(dockp, "-f", "label=a=b")}
     assert by_action["rename"] == {"a": "b", "image": "busybox", "name": "death", "oldName": "/life"}
-    assert by_action["die"] == {"a": "b", "image": "busybox", "name": "death", "exitCode": "137", "execDuration": "0"}
+    assert by_action["die"].pop("execDuration").isdigit()
+    assert by_action["die"] == {"a": "b", "image": "busybox", "name": "death", "exitCode": "137"}
     assert by_action["kill"]["signal"] == "9"
     assert by_action["exec_die"]["exitCode"] == "0"
     assert by_action["exec_die"]["execID"] == by_action["exec_create: true"]["execID"]

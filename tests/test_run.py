@@ -88,7 +88,7 @@ def test_a_command_that_cannot_start_has_dockers_exit_code(dockp: Dockp, command
         (["--nosuchflag", "busybox"], "unknown flag: --nosuchflag"),
         pytest.param(["--storage-driver", "nosuch", "busybox"], "nosuch", marks=pytest.mark.own),
         pytest.param(
-            ["--log-driver", "nosuch", "busybox"], 'no log driver named "nosuch" is registered', marks=pytest.mark.own
+            ["--log-driver", "nosuch", "busybox"], "no log driver named 'nosuch' is registered", marks=pytest.mark.own
         ),
         pytest.param(["--gpus", "all", "busybox"], "not supported", marks=pytest.mark.own),
         pytest.param(["--link", "a", "busybox"], "not supported", marks=pytest.mark.own),

@@ -339,10 +339,10 @@ def driven(request: pytest.FixtureRequest, fresh: Dockp) -> Dockp:
 def test_diff_export_and_commit_agree(driven: Dockp, tmp_path: Path) -> None:
     script = (
         "echo new > /etc/new; rm /bin/ash; rm -r /etc/network 2>/dev/null; mkdir -p /etc/network; echo x > /etc/group;"
-        "echo v > /vol/v; ln /etc/new /etc/same; sleep 1000"
+        "echo v > /vol/v; ln /etc/new /etc/same; echo done; sleep 1000"
     )
     driven.ok("run", "-d", "--name", "web", "--network", "none", "-v", "/vol", "busybox", "sh", "-c", script)
-    time.sleep(0.5)
+    wait_for(lambda: driven.ok("logs", "web") == "done", "what is changed")
     for running in (True, False):
         if not running:
             driven.ok("stop", "-t", "0", "web")
@@ -366,7 +366,7 @@ def test_diff_export_and_commit_agree(driven: Dockp, tmp_path: Path) -> None:
         assert (found["Author"], found["Comment"], len(found["RootFS"]["Layers"])) == ("me", "said", 2)
         assert found["Parent"] == json.loads(driven.ok("image", "inspect", "busybox"))[0]["Id"]
         assert driven.state("web") == ("running" if running else "exited")
-    driven.ok("rm", "web")
+    driven.ok("rm", "-v", "web")
     driven.ok("rmi", "out:1")
 
 
@@ -406,7 +406,7 @@ def test_a_stream_of_stats_ends_with_the_container(dockp: Dockp, engine: Any, ru
     samples = engine.containers.stats("web")
     first, second = next(samples), next(samples)
     assert second["preread"] == first["read"]
-    dockp.ok("rm", "-f", "web")
+    dockp.ok("rm", "-f", "-v", "web")
     assert list(samples) == []
 
 
