@@ -10,6 +10,7 @@ from dockp.containers.changes import layer
 from dockp.containers.states import State
 from dockp.containers.telling import tell
 from dockp.images.changes import apply_changes
+from dockp.images.reference import parse_tag
 from dockp.jsonmodel import to_json
 from dockp.spi.errors import Conflict, DockpError, FailedPrecondition
 
@@ -56,7 +57,10 @@ def commit(
             author=author,
             reference=reference,
         )
-    tell(context, container, "commit", comment=message, imageID=image.id, imageRef=reference)
+        name = parse_tag(reference).familiar if reference else ""
+        if name:
+            context.events.emit("image", "tag", image.id, {**image.labels, "name": name})
+        tell(context, container, "commit", comment=message, imageID=image.id, imageRef=name)
     return image.id
 
 

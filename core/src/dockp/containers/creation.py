@@ -208,13 +208,19 @@ def _check_health(check: Healthcheck | None) -> None:
         raise InvalidArgument("Retries in Healthcheck cannot be negative")
 
 
+def _requested(host: HostConfig) -> str:
+    wanted: dict[str, Any] = host.device_requests[0] if host.device_requests else {}
+    words = " ".join(f"[{' '.join(names)}]" for names in wanted.get("Capabilities") or ())
+    return f'"{wanted.get("Driver") or ""}" with capabilities: [{words}]'
+
+
 def refuse_later(request: CreateRequest) -> None:
     """Say no, in one line, to what this engine cannot do yet; nothing is accepted and ignored."""
     host, config = request.host, request.config
     wanted: list[tuple[Any, str]] = [
         (host.links, "--link: links between containers are not supported yet; share a network instead"),
-        (host.device_requests, "--gpus: device requests are not supported yet; use --device"),
-        (host.isolation not in ("", "default"), f'--isolation "{host.isolation}" is for Windows only'),
+        (host.device_requests, f"could not select device driver {_requested(host)}: use --device"),
+        (host.isolation not in ("", "default"), f'invalid isolation "{host.isolation}": linux only supports "default"'),
         (host.cgroup, "joining another container's cgroup is not supported"),
         (config.on_build, "ONBUILD triggers belong into images"),
         (host.cpu_realtime_period or host.cpu_realtime_runtime, "--cpu-rt-*: this needs a realtime-group kernel"),

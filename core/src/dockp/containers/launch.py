@@ -21,7 +21,7 @@ from dockp.containers import signals
 from dockp.containers import spec as oci
 from dockp.containers.context import Context
 from dockp.containers.model import Config, CreateRequest, HostConfig
-from dockp.containers.mounts import Staged, staged
+from dockp.containers.mounts import Staged, check_propagation, staged
 from dockp.containers.record import Container, MountRecord, with_task
 from dockp.containers.settling import Vanished, drop_run_dir, end_shim, release, settle
 from dockp.containers.states import State, move
@@ -59,15 +59,17 @@ def start(context: Context, container: Container) -> None:
                 record=lambda connection: context.table.save_state(connection, running),
             ):
                 _start(context, running)
-        except (RuntimeFailure, DockpError, OSError) as failure:
-            _remember_failure(context, current, failure)
-            if not isinstance(failure, RuntimeFailure):
-                raise
-            raise StartFailure(
+        except RuntimeFailure as failure:
+            told = StartFailure(
                 "failed to create task for container: failed to create shim task: OCI runtime create failed: "
                 f"unable to start container process: {failure}",
                 failure.kind,
-            ) from failure
+            )
+            _remember_failure(context, current, told)
+            raise told from failure
+        except (DockpError, OSError) as failure:
+            _remember_failure(context, current, failure)
+            raise
     _log.info("container %s state.transition=%s->running", current.id[:12], current.task.state.value)
 
 
@@ -112,7 +114,7 @@ def _remember_failure(context: Context, container: Container, failure: Exception
 
         erase(context, container, volumes=True)
         return
-    code = START_FAILURE_CODES.get(failure.kind, 128) if isinstance(failure, RuntimeFailure) else 128
+    code = START_FAILURE_CODES.get(failure.kind, 128) if isinstance(failure, StartFailure) else 128
     with context.database.write() as connection:
         context.table.save_state(connection, with_task(container, exit_code=code, error=str(failure)))
 
@@ -193,6 +195,7 @@ def _launch(context: Context, container: Container) -> ShimClient:
         discard_tree(run_dir)
     os.makedirs(run_dir / "rootfs", mode=0o700)
     driver = context.exec_driver(container.exec_driver)
+    check_propagation(container.mounts)
     volumes = staged(container.mounts, str(run_dir / "volumes"), context.volumes)
     spec = _spec(context, container, volumes.mounts)
     if context.registry.moments:

@@ -272,6 +272,34 @@ def _from_others(
             )
 
 
+def check_propagation(records: Sequence[MountRecord]) -> None:
+    """Raises InvalidArgument, with Docker's words, where mounts are to travel and the host's mount lets none. Source:
+    mount_namespaces(7), "Propagation type transitions"."""
+    for record in records:
+        if record.type != "bind" or record.propagation not in _TRAVELLING:
+            continue
+        point, peers = _mount_of(os.path.realpath(record.source))
+        shared, slave = "shared:" in peers, "master:" in peers
+        if not (shared or (slave and record.propagation.endswith("slave"))):
+            kind = "shared or slave" if record.propagation.endswith("slave") else "shared"
+            raise InvalidArgument(f"path {record.source} is mounted on {point} but it is not a {kind} mount")
+
+
+_TRAVELLING = frozenset({"shared", "rshared", "slave", "rslave"})
+
+
+def _mount_of(path: str) -> tuple[str, str]:
+    """The mount point that ``path`` is below, and its peer groups. Source: proc_pid_mountinfo(5)."""
+    found, peers = "/", ""
+    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields = line.partition(" - ")[0].split()
+            point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+            if len(point) >= len(found) and f"{path}/".startswith(f"{point.rstrip('/')}/"):
+                found, peers = point, " ".join(fields[6:])
+    return found, peers
+
+
 def staged(records: Sequence[MountRecord], place: str, volumes: VolumeService) -> Staged:
     """What the shim has to mount under the directory ``place`` before the container can bind it: volumes that are no
     directories of the host, and parts of volumes, which a path would name unsafely while others write there.

@@ -351,7 +351,8 @@ class Watcher:
 
 
 def _result(task: Task | TaskState) -> WaitResult:
-    return WaitResult(exit_code=task.exit_code or 0, error=task.error)
+    # Why there was no start is the answer to whoever asked for it, not to those who wait for an end.
+    return WaitResult(exit_code=task.exit_code or 0, error=task.error if task.started_at else "")
 
 
 def _call(container_id: str, waiter: _Waiter, result: WaitResult) -> None:

@@ -236,7 +236,6 @@ class ImageService:
         image = self.get(ref)
         config = self.config(image)
         with self._database.read() as connection:
-            tags = [parse(name).familiar for name in records.references_of(connection, image.id) if "@" not in name]
             layer_sizes = [
                 connection.execute("SELECT size FROM layer_sizes WHERE diff_id = ?", (diff_id,)).fetchone()
                 for diff_id in config.diff_ids
@@ -259,9 +258,14 @@ class ImageService:
             for size in remaining
         ]
         steps.reverse()
-        if steps:
-            steps[0]["Id"] = image.id
-            steps[0]["Tags"] = tags or None
+        known: Image | None = image
+        with self._database.read() as connection:
+            for step in steps:  # as far as the images it was built on are here
+                if known is None:
+                    break
+                names = records.references_of(connection, known.id)
+                step |= {"Id": known.id, "Tags": [parse(name).familiar for name in names if "@" not in name] or None}
+                known = records.by_id(connection, known.parent) if known.parent else None
         return steps
 
     def _manifest_summary(self, image: Image, unpacked: int, users: Sequence[str]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ _VETH_INFO_PEER = 1
 
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
+_IFA_BROADCAST = 4
 _IFA_F_NODAD = 0x02
 
 _RTA_DST = 1
@@ -192,6 +193,9 @@ def add_address(index: int, address: str) -> Request:
     # address from its first instruction.
     body = _ADDRESS.pack(family, prefix, _IFA_F_NODAD if family == socket.AF_INET6 else 0, 0, index)
     body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    if family == socket.AF_INET and prefix < 31:
+        hosts = (1 << 32 - prefix) - 1
+        body += attribute(_IFA_BROADCAST, (int.from_bytes(packed) | hosts).to_bytes(4))
     return Request(f"add the address {address}", _RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_REPLACE)
 
 

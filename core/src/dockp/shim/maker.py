@@ -115,6 +115,8 @@ class Maker:
         path = rootfs.assemble(bundle, config["rootfs"])
         root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if config["rootfs"]["mounts"]:
+                rootfs.mark(root)
             first = spec.get("process")
             user = config["user"]
             if first is not None and user is not None:

@@ -36,6 +36,14 @@ def assemble(bundle: str, rootfs: dict[str, Any]) -> str:
     return target
 
 
+def mark(root: int) -> None:
+    """Make ``/.dockerenv``, an empty file by which many programs tell that they are in a container."""
+    try:
+        os.close(os.open(".dockerenv", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=root))
+    except OSError:
+        pass  # it is there already, or nothing can be written there: nobody depends on it
+
+
 def keep_shared(bundle: str, spec: dict[str, Any]) -> list[tuple[str, int]]:
     """Hold the sources of shared bind mounts before the host's mount table is left.
 

@@ -134,7 +134,8 @@ def enter_directory(path: str) -> None:
         text = f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
         raise RuntimeFailure(text, "not-found") from None
     except OSError as failure:
-        raise RuntimeFailure(f"chdir to cwd ({path!r}) set in config.json failed: {failure.strerror}") from failure
+        why = (failure.strerror or "").lower()
+        raise RuntimeFailure(f'chdir to cwd ("{path}") set in config.json failed: {why}') from failure
     if not here.startswith("/"):
         raise RuntimeFailure(f"the working directory {path!r} is outside of the container")
 
