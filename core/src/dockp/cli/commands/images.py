@@ -38,7 +38,9 @@ LISTING = Listing(
 )
 _NONE = "<none>"
 # What people type after "images" when they mean a command of "image".
-_COMMANDS = frozenset(("history", "import", "inspect", "list", "load", "ls", "prune", "pull", "rm", "save", "tag"))
+_COMMANDS = frozenset(
+    ("history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "rm", "save", "tag")
+)
 
 
 def images(app: App, values: Values) -> None:
