@@ -212,3 +212,33 @@ def test_a_machine_does_not_get_a_newer_variant_than_it_runs() -> None:
     index = Index(media_type=OCI_INDEX, manifests=(entry(A, newer), entry(B, plain)))
     assert select(index, plain, "x").digest == B
     assert select(index, newer, "x").digest == A
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "taken"),
+    [
+        ("linux/amd64", ["linux/386", "linux/amd64"], "linux/amd64"),
+        ("linux/amd64", ["linux/arm64", "linux/386"], "linux/386"),
+        ("linux/386", ["linux/amd64"], None),
+        ("linux/amd64", ["linux/amd64/v3", "linux/amd64/v2"], None),
+        ("linux/amd64/v3", ["linux/amd64", "linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v3"),
+        ("linux/arm64", ["linux/arm/v6", "linux/arm/v7", "linux/arm/v5"], "linux/arm/v7"),
+        ("linux/arm64", ["linux/arm/v7", "linux/arm64/v8"], "linux/arm64/v8"),
+        ("linux/arm64", ["linux/arm64/v9"], None),
+        ("linux/arm/v7", ["linux/arm64", "linux/arm/v5"], "linux/arm/v5"),
+        ("linux/arm/v6", ["linux/arm/v7"], None),
+        ("linux/amd64", ["windows/amd64", "unknown/unknown"], None),
+    ],
+)
+def test_an_older_architecture_will_do_where_its_programs_run(wanted: str, there: list[str], taken: str | None) -> None:
+    entries = []
+    for number, text in enumerate(there):
+        os, architecture, variant = [*text.split("/"), ""][:3]
+        platform = Platform(os=os, architecture=architecture, variant=variant)
+        entries.append(entry(f"sha256:{number:064}", platform))
+    index = Index(media_type=OCI_INDEX, manifests=tuple(entries))
+    if taken is None:
+        with pytest.raises(NotFound, match=f"no matching manifest for {wanted} in the manifest list entries of x"):
+            select(index, parse_platform(wanted), "x")
+    else:
+        assert select(index, parse_platform(wanted), "x").digest == f"sha256:{there.index(taken):064}"

@@ -308,25 +308,17 @@ def host_platform() -> Platform:
 
 
 def select(index: Index, platform: Platform, name: str) -> Descriptor:
-    """The entry of ``index`` for ``platform``: exact variant first, then an older one that the platform can run.
+    """The entry of ``index`` for ``platform``: the nearest variant that it can run, then an older architecture's.
 
     Raises: NotFound in Docker's words.
     """
     best: tuple[int, Descriptor] | None = None
-    wanted = _rank(platform)
     for entry in index.manifests:
         if entry.media_type not in MANIFEST_TYPES | INDEX_TYPES:
             continue
-        if entry.platform is None:
-            score = -1  # an index of one image need not say
-        else:
-            architecture, variant = _normalise(entry.platform.architecture, entry.platform.variant)
-            if (entry.platform.os, architecture) != (platform.os, platform.architecture):
-                continue
-            score = _rank(Platform(os=platform.os, architecture=architecture, variant=variant))
-            if score > wanted:
-                continue
-        if best is None or score > best[0]:
+        # An index of one image need not say what it is for.
+        score = -1 if entry.platform is None else _nearness(entry.platform, platform)
+        if score is not None and (best is None or score > best[0]):
             best = (score, entry)
     if best is None:
         raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {name}")
@@ -335,9 +327,24 @@ def select(index: Index, platform: Platform, name: str) -> Descriptor:
 
 def runs_on(image: Platform, platform: Platform) -> bool:
     """Whether an image of the first platform is what was asked for with the second."""
+    return _nearness(image, platform) is not None
+
+
+_ALSO_RUNS: Mapping[str, tuple[str, int]] = {"amd64": ("386", 0), "arm64": ("arm", 8)}
+"""Older architectures whose programs run as they are, up to a variant: containerd's platforms, "Only"."""
+_SAME = 1000
+
+
+def _nearness(image: Platform, platform: Platform) -> int | None:
+    """How well an image of the first platform suits the second; None when it does not run there."""
     architecture, variant = _normalise(image.architecture, image.variant)
-    normal = Platform(os=image.os, architecture=architecture, variant=variant)
-    return (normal.os, normal.architecture) == (platform.os, platform.architecture) and _rank(normal) <= _rank(platform)
+    rank = _rank(Platform(architecture=architecture, variant=variant))
+    if image.os != platform.os:
+        return None
+    if architecture == platform.architecture:
+        return _SAME + rank if rank <= _rank(platform) else None
+    also, newest = _ALSO_RUNS.get(platform.architecture, ("", 0))
+    return rank if architecture == also and rank <= newest else None
 
 
 def _normalise(architecture: str, variant: str) -> tuple[str, str]:

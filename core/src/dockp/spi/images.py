@@ -42,12 +42,16 @@ class RegistrySettings:
             which may be without TLS. Loopback always is.
         certificates: directories with a folder for each ``host[:port]``, as Docker's ``certs.d``.
         stall_timeout: seconds without a byte after which a connection is given up.
+        attempts: times that a blob's connection may break with little between, before the blob is given up.
+        proxies: ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` in place of the environment's.
     """
 
     mirrors: Mapping[str, Sequence[str]] = field(factory=dict)
     insecure: Sequence[str] = ()
     certificates: Sequence[str] = ("/etc/dockp/certs.d", "/etc/docker/certs.d")
     stall_timeout: float = 30.0
+    attempts: int = 5
+    proxies: Mapping[str, str] = field(factory=dict)
 
 
 @frozen(kw_only=True)

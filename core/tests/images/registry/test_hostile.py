@@ -442,12 +442,33 @@ def test_a_foreign_layer_comes_from_its_urls(source: Any, fake: Any, answer: Any
 
 
 def test_closing_ends_waits(source: Any, fake: Any, answer: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(transport, "PAUSE", 60.0)
+    monkeypatch.setattr(transport, "PAUSE", 20.0)
     server = fake(lambda request: answer(status=503))
     found = source()
     threading.Timer(0.3, found.close).start()
     with pytest.raises(Unavailable, match="context canceled"):
         found.resolve(f"{server.address}/a", HERE)
+
+
+def test_closing_ends_reads(source: Any, fake: Any, answer: Any) -> None:
+    server = fake(lambda request: answer(body=[DATA[:5000], b"", b""], length=len(DATA), pace=30))
+    found = source(RegistrySettings(stall_timeout=30.0))
+    server.script, script = manifest_of(answer), server.script
+    found.resolve(f"{server.address}/a:1", HERE)
+    server.script = script
+    stream = found.fetch(LAYER)
+    threading.Timer(0.3, found.close).start()
+    with pytest.raises(Unavailable, match="context canceled"):
+        stream.read(-1)
+
+
+def test_a_registry_that_had_tls_is_not_asked_without(source: Any, fake: Any, answer: Any, authority: Any) -> None:
+    server = fake(manifest_of(answer), authority.server_context())
+    found = source()
+    found.resolve(f"{server.address}/a:1", HERE)
+    server.script = lambda request: b""
+    with pytest.raises(Unavailable, match=r'^Get "https://'):
+        found.fetch(LAYER)
 
 
 def test_threads_read_side_by_side(source: Any, fake: Any, answer: Any) -> None:
@@ -595,6 +616,18 @@ def test_a_proxy_is_used_and_told_its_password(source: Any, fake: Any, answer: A
     source(settings).resolve("r.example/a:1", HERE)
     assert proxy.paths("HEAD") == ["http://mirror.example/v2/a/manifests/1"]
     assert proxy.asked[0].headers["proxy-authorization"] == "Basic dXNlcjpwYXNzIHdvcmQ="
+
+
+def test_a_configured_proxy_wins_over_the_environments(source: Any, fake: Any, answer: Any, monkeypatch: Any) -> None:
+    proxy = fake(manifest_of(answer))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    settings = RegistrySettings(
+        stall_timeout=0.3,
+        mirrors={"r.example": ["http://mirror.example"]},
+        proxies={"HTTP_PROXY": f"http://{proxy.address}"},
+    )
+    source(settings).resolve("r.example/a:1", HERE)
+    assert proxy.paths("HEAD") == ["http://mirror.example/v2/a/manifests/1"]
 
 
 def test_a_proxy_that_is_not_there(source: Any, monkeypatch: Any) -> None:

@@ -67,7 +67,7 @@ def body(*errors: Any) -> bytes:
         (403, b"<html>no", Forbidden, "error parsing HTTP 403 response body: '<html>no'"),
         (400, b"\xff\x00\n\x1b[31m", InvalidArgument, "error parsing HTTP 400 response body: '\ufffd   [31m'"),
         (418, b'{"errors": "x"}', InvalidArgument, """error parsing HTTP 418 response body: '{"errors": "x"}'"""),
-        (400, body(("A_B", "one"), ("C", "two")), InvalidArgument, "errors:\na b: one\nc: two"),
+        (400, body(("A_B", "one"), ("C", "two")), InvalidArgument, "errors: a b: one; c: two"),
     ],
 )
 def test_a_refused_pull_says_why(status: int, data: bytes, kind: type, text: str) -> None:

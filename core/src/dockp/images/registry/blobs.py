@@ -12,9 +12,8 @@ from dockp.images.registry.transport import Response, Transport, Unreachable, sp
 from dockp.spi.errors import InvalidArgument, Unavailable
 from dockp.spi.values import Descriptor
 
-_TRIES = 5
-"""Broken connections with less than a piece of the blob between each two of them."""
 _PIECE = 1 << 20
+"""Bytes that are read at most at a time, and that make up for a broken connection."""
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.I)
 
 
@@ -26,14 +25,20 @@ class BlobStream(io.RawIOBase):
     """
 
     def __init__(
-        self, descriptor: Descriptor, offset: int, ask: Callable[[int], Response], connections: Transport
+        self,
+        descriptor: Descriptor,
+        offset: int,
+        ask: Callable[[int], Response],
+        connections: Transport,
+        attempts: int,
     ) -> None:
         """Args: ask: a new answer with the blob from an offset on, as far as the server heeds it. connections: to wait
-        with between attempts. Raises: what ``ask`` does, since what cannot be had at all is said at once."""
+        with between ``attempts``. Raises: what ``ask`` does, since what cannot be had at all is said at once."""
         self._descriptor = descriptor
         self._position = offset
         self._ask = ask
         self._connections = connections
+        self._attempts = attempts
         self._failures = 0
         self._progress = 0
         self._response = self._open() if offset < descriptor.size else None
@@ -72,7 +77,7 @@ class BlobStream(io.RawIOBase):
         self._let_go(whole=False)
         self._failures += 1
         self._progress = 0
-        if self._failures == _TRIES:
+        if self._failures >= self._attempts:
             raise Unavailable(str(error)) from error
         self._connections.wait(transport.PAUSE * 2.0 ** (self._failures - 1), "GET", self._url)
 

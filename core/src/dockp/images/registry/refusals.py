@@ -96,7 +96,7 @@ def refusal(
     errors = [*_from_challenges(challenges), *_listed(status, body)]
     if errors:
         spelled = [_spelled(code, message) for code, message in errors]
-        text = spelled[0] if len(spelled) == 1 else "errors:\n" + "\n".join(spelled)
+        text = spelled[0] if len(spelled) == 1 else "errors: " + "; ".join(spelled)
     elif status == 401:
         errors = [(UNAUTHORIZED, _DEFAULT_MESSAGES[UNAUTHORIZED])]
         text = _spelled(*errors[0])

@@ -59,7 +59,7 @@ class Repository:
     def __init__(self, endpoint: Endpoint, path: str, credentials: Credentials, settings: RegistrySettings) -> None:
         self.endpoint = endpoint
         self.path = path
-        self.transport = Transport(endpoint, stall_timeout=settings.stall_timeout)
+        self.transport = Transport(endpoint, settings)
         self.authorizer = Authorizer(endpoint, credentials, self.transport)
 
     def close(self) -> None:

@@ -40,6 +40,8 @@ class RegistrySource(ImageSource):
         self._repositories: list[Repository] = []
         self._targets: list[RegistryTarget] = []
         self._current = 0
+        self._known = False
+        """Whether the current place has answered once: then no answer is not for want of TLS."""
         self._documents: dict[str, bytes] = {}
 
     def resolve(self, reference: str, platform: Platform) -> Descriptor:
@@ -91,7 +93,7 @@ class RegistrySource(ImageSource):
                 Repository(endpoint, reference.path, self._context.credentials, settings)
                 for endpoint in endpoints(reference.domain, settings)
             ]
-            self._current = 0
+            self._current, self._known = 0, False
         self._reference = reference
         return reference
 
@@ -109,10 +111,11 @@ class RegistrySource(ImageSource):
                 final = last or not repository.endpoint.mirror
             except DockpError as other:
                 error = other
-                final = last or not (repository.endpoint.mirror or isinstance(other, Unreachable))
+                known = self._known and number == self._current
+                final = last or not (repository.endpoint.mirror or (isinstance(other, Unreachable) and not known))
             else:
                 with self._guard:
-                    self._current = max(self._current, number)
+                    self._current, self._known = max(self._current, number), True
                 return done
             if final:
                 raise error
@@ -133,7 +136,7 @@ class RegistrySource(ImageSource):
             # When a mirror fails half-way, the next place goes on.
             return self._attempt(lambda repository: repository.open_blob(descriptor.digest, position))
 
-        return cast(BinaryIO, BlobStream(descriptor, offset, ask, self._place.transport))
+        return self._stream(descriptor, offset, ask)
 
     def _foreign(self, url: str, descriptor: Descriptor, offset: int) -> BinaryIO | None:
         """A blob from where its descriptor says that it is; nobody there is told who asks."""
@@ -145,7 +148,7 @@ class RegistrySource(ImageSource):
             return repository.open_range(url, position)
 
         try:
-            return cast(BinaryIO, BlobStream(descriptor, offset, ask, repository.transport))
+            return self._stream(descriptor, offset, ask)
         except (Refused, Unavailable, InvalidArgument) as error:
             _log.info("blob %s cannot be had from %s: %s", descriptor.digest, url.partition("?")[0], error)
             return None
@@ -153,3 +156,7 @@ class RegistrySource(ImageSource):
     @property
     def _place(self) -> Repository:
         return self._repositories[self._current]
+
+    def _stream(self, descriptor: Descriptor, offset: int, ask: Callable[[int], Response]) -> BinaryIO:
+        attempts = self._context.registries.attempts
+        return cast(BinaryIO, BlobStream(descriptor, offset, ask, self._place.transport, attempts))

@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -29,6 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from dockp import __version__
 from dockp.images.registry.endpoints import Endpoint, proxy_for, tls_context
 from dockp.spi.errors import Unavailable
+from dockp.spi.images import RegistrySettings
 
 Response = urllib3.BaseHTTPResponse
 Body = bytes | BinaryIO | None
@@ -39,7 +41,7 @@ PAUSE = 0.5
 _REDIRECTS = 10
 _TRIES = 4
 _LONGEST_WAIT = 60.0
-"""Seconds that are waited on a registry's word. When it asks for more, the caller hears of it instead."""
+"""Seconds that are waited on a registry's word in all. When it asks for more, the caller hears of it instead."""
 _CONNECTIONS = 8
 _DRAINED = 64 << 10
 """Bytes of an unwanted body that are read to keep a connection; with more it is cheaper to make a new one."""
@@ -49,28 +51,25 @@ _IDEMPOTENT = frozenset({"GET", "HEAD"})
 
 
 class Unreachable(Unavailable):
-    """No answer, or none that can be understood.
+    """No answer, or none that can be understood. ``connected``: it failed later than on connecting."""
 
-    ``plain``: a server without TLS was asked with it. ``connected``: it failed later than on connecting.
-    """
-
-    def __init__(self, message: str, *, plain: bool = False, connected: bool = False) -> None:
+    def __init__(self, message: str, *, connected: bool = False) -> None:
         super().__init__(message)
-        self.plain = plain
         self.connected = connected
 
 
 class Transport:
     """Connections to one endpoint and to the hosts it leads to. Thread-safe. Close it at the end."""
 
-    def __init__(self, endpoint: Endpoint, *, stall_timeout: float) -> None:
-        """Args: stall_timeout: seconds."""
+    def __init__(self, endpoint: Endpoint, settings: RegistrySettings) -> None:
         self._endpoint = endpoint
-        self._stall = stall_timeout
+        self._stall = settings.stall_timeout
+        self._environ = {**os.environ, **settings.proxies}
         self._closed = threading.Event()
         self._guard = threading.Lock()
         self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._connections: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
 
     def send(self, method: str, url: str, *, headers: Mapping[str, str], body: Body = None) -> Response:
         """Ask, and follow redirects; the answer's body is not read yet: finish with `finish`, `read` or a `Blob`.
@@ -78,7 +77,7 @@ class Transport:
         Tried again, after a pause, when the connection breaks or the server is busy; not with a body that is a stream.
         Raises: Unreachable.
         """
-        again = method in _IDEMPOTENT
+        again, patience = method in _IDEMPOTENT, _LONGEST_WAIT
         for remaining in reversed(range(_TRIES)):
             pause = PAUSE * 2.0 ** (_TRIES - 1 - remaining) * (1 + random.random() / 4)
             try:
@@ -89,9 +88,10 @@ class Transport:
             else:
                 busy = response.status in _BUSY if again else response.status == 429 and not hasattr(body, "read")
                 asked = retry_after(response)
-                if not busy or not remaining or (asked or 0) > _LONGEST_WAIT:
-                    return response
                 pause = pause if asked is None else asked
+                if not busy or not remaining or pause > patience:
+                    return response
+                patience -= pause
                 finish(response)
             self.wait(pause, method, url)
         raise AssertionError("the last attempt returns or raises")
@@ -102,9 +102,12 @@ class Transport:
             raise Unreachable(f"{spelled(method, url)}: context canceled")
 
     def close(self) -> None:
-        """Close connections that are not in use, and end waits. A read that goes on ends with its own time limit."""
+        """End waits, and reads that go on in other threads; close connections."""
         self._closed.set()
         with self._guard:
+            for connection in list(self._connections):
+                if connection.sock is not None:
+                    _shut(connection.sock)
             for manager in self._managers.values():
                 manager.clear()
 
@@ -147,7 +150,7 @@ class Transport:
     def _manager(self, url: str) -> urllib3.PoolManager:
         """The connections for a URL: by the proxy that leads there, and by whether it is the registry's own host."""
         own = origin_of(url)[1:] == origin_of(self._endpoint.url)[1:]
-        proxy = proxy_for(url, os.environ)
+        proxy = proxy_for(url, self._environ)
         with self._guard:
             manager = self._managers.get((proxy, own))
             if manager is None:
@@ -155,16 +158,51 @@ class Transport:
                 if url.startswith("https:"):
                     options["ssl_context"] = self._context(own)
                 manager = _proxied(proxy, options) if proxy else urllib3.PoolManager(**options)
-                limit = self._stall * 2
                 manager.pool_classes_by_scheme = {
-                    "http": _limited(HTTPConnectionPool, HTTPConnection, limit),
-                    "https": _limited(HTTPSConnectionPool, HTTPSConnection, limit),
+                    "http": self._limited(HTTPConnectionPool, HTTPConnection),
+                    "https": self._limited(HTTPSConnectionPool, HTTPSConnection),
                 }
                 # A manager for plain HTTP knows nothing of certificates, so it is not kept for TLS.
                 self._managers[proxy, own] = manager
             elif url.startswith("https:") and "ssl_context" not in manager.connection_pool_kw:
                 manager.connection_pool_kw["ssl_context"] = self._context(own)
             return manager
+
+    def _limited(self, pool: Any, connection: Any) -> Any:
+        """A kind of connection pool whose connections give up when an answer's head takes too long as a whole.
+
+        The time limit of the socket is one of each read, and so never ends when a byte comes now and then.
+        """
+        seconds, connections = self._stall * 2, self._connections
+
+        class Limited(connection):  # type: ignore[misc]
+            def connect(self) -> None:
+                super().connect()
+                connections.add(self)
+                # Where a certificate need not be good somebody has said so, and is not to be warned at each request.
+                self.is_verified = True
+
+            def getresponse(self) -> Any:
+                late = threading.Event()
+
+                def give_up(sock: socket.socket) -> None:
+                    late.set()
+                    _shut(sock)
+
+                timer = threading.Timer(seconds, give_up, [self.sock])
+                timer.daemon = True
+                timer.start()
+                try:
+                    response = super().getresponse()
+                finally:
+                    timer.cancel()
+                    if late.is_set():
+                        self.close()
+                        # What there is of the head would pass for the whole.
+                        raise TimeoutError
+                return response
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Limited})
 
     def _context(self, own: bool) -> ssl.SSLContext:
         context = self._contexts.get(own)
@@ -249,11 +287,10 @@ def translated(method: str, url: str) -> Iterator[None]:
             error,
             broken.NewConnectionError | broken.ConnectTimeoutError | broken.SSLError | broken.ProxyError | ssl.SSLError,
         ) or not isinstance(error, broken.HTTPError | OSError)
-        plain = _speaks_plainly(error)
         # That nobody is there is said of the registry, whatever was wanted from it.
         parts = urlsplit(url)
         shown = spelled("GET", f"{parts.scheme}://{parts.netloc}/v2/") if connecting else spelled(method, url)
-        raise Unreachable(f"{shown}: {_words(error, url)}", plain=plain, connected=not connecting) from error
+        raise Unreachable(f"{shown}: {_words(error, url)}", connected=not connecting) from error
 
 
 def _words(error: BaseException, url: str) -> str:
@@ -345,38 +382,7 @@ def _proxied(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
     return urllib3.ProxyManager(url, proxy_headers=headers, **options)
 
 
-def _limited(pool: Any, connection: Any, seconds: float) -> Any:
-    """A kind of connection pool whose connections give up when an answer's head takes too long as a whole.
-
-    The time limit of the socket is one of each read, and so never ends when a byte comes now and then.
-    """
-
-    class Limited(connection):  # type: ignore[misc]
-        def connect(self) -> None:
-            super().connect()
-            # Where a certificate need not be good somebody has said so, and is not to be warned at each request.
-            self.is_verified = True
-
-        def getresponse(self) -> Any:
-            late = threading.Event()
-            timer = threading.Timer(seconds, functools.partial(_shut, self.sock, late))
-            timer.daemon = True
-            timer.start()
-            try:
-                response = super().getresponse()
-            finally:
-                timer.cancel()
-                if late.is_set():
-                    self.close()
-                    # What there is of the head would pass for the whole.
-                    raise TimeoutError
-            return response
-
-    return type(pool.__name__, (pool,), {"ConnectionCls": Limited})
-
-
-def _shut(sock: socket.socket, late: threading.Event) -> None:
-    late.set()
+def _shut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         # Not SSLSocket's, which would also forget the session under a thread that reads.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
