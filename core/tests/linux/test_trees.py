@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from dockp.linux.mounts import apply_mount, unmount
-from dockp.linux.trees import disk_usage, remove_tree, sync_directory, sync_file_system
+from dockp.linux.trees import disk_usage, remove_tree, scatter, sync_directory, sync_file_system
 from dockp.spi.errors import FailedPrecondition
 from dockp.testkit._mounts import enter_private_namespace
 
@@ -102,3 +103,13 @@ def test_flushing_works_and_says_what_is_missing(tmp_path: Path) -> None:
     for flush in (sync_file_system, sync_directory):
         with pytest.raises(FileNotFoundError, match="absent"):
             flush(str(tmp_path / "absent"))
+
+
+def test_directories_are_scattered_where_the_file_system_can(tmp_path: Path) -> None:
+    scatter(str(tmp_path))
+    scatter("/proc/self")  # which has no such flags
+    (tmp_path / "in").mkdir()
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True).stdout
+    if kind.startswith("ext"):
+        shown = subprocess.run(["lsattr", "-d", tmp_path], capture_output=True, text=True, check=True).stdout
+        assert "T" in shown.split()[0]

@@ -19,6 +19,7 @@ from dockp.engine.networks import LocalNetworks
 from dockp.engine.system import LocalSystem
 from dockp.engine.volumes import LocalVolumes
 from dockp.linux.locks import RangeLocks, offset_of
+from dockp.linux.trees import scatter
 from dockp.spi.errors import DockpError, Forbidden, SystemFault
 from dockp.store.database import Database
 from dockp.store.journal import Journal
@@ -141,6 +142,8 @@ class LocalEngine:
             ):
                 if not os.path.isdir(path):
                     os.makedirs(path, mode=mode, exist_ok=True)
+                    if path.endswith("/containers"):
+                        scatter(path)
         except OSError as error:
             raise SystemFault(
                 f"cannot make {error.filename or root}: {(error.strerror or '').lower()}: "

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dockp.linux.trees import disk_usage, remove_tree, sync_directory, sync_file_system
+from dockp.linux.trees import disk_usage, remove_tree, scatter, sync_directory, sync_file_system
 from dockp.spi.errors import InvalidArgument, NotFound
 from dockp.spi.storage import StorageDriver
 from dockp.spi.values import ChangesDirectory, Mount, Usage
@@ -54,6 +54,7 @@ class Overlay2Driver(StorageDriver):
         if not os.path.isdir(self._root):
             os.makedirs(self._root, exist_ok=True)
             os.chmod(self._root, 0o710)  # mkdir's mode is subject to the umask
+            scatter(self._root)
 
     def create(self, id: str, parent: str | None, options: Mapping[str, str]) -> None:
         for name in options:
