@@ -79,15 +79,18 @@ class RegistrySource(ImageSource):
         return self._targets[-1]
 
     def close(self) -> None:
-        for repository in self._repositories:
-            repository.close()
+        self._leave()
         for target in self._targets:
             target.close()
+
+    def _leave(self) -> None:
+        for repository in self._repositories:
+            repository.close()
 
     def _open(self, text: str) -> Reference:
         reference = parse(text.removeprefix("//"))
         if self._reference is None or reference.name != self._reference.name:
-            self.close()
+            self._leave()
             settings = self._context.registries
             self._repositories = [
                 Repository(endpoint, reference.path, self._context.credentials, settings)
