@@ -290,7 +290,11 @@ class Config:
         default_shm_size: bytes. driver_deadline: seconds for one call into a driver (see `dockp.guard`).
         default_ipc_mode, default_cgroupns_mode: of containers that name none; None for cgroups is Docker's default,
             private with cgroup v2 and the host's with v1.
-        labels: of the engine, ``name=value``. registry_mirrors, insecure_registries: as ``info`` shows them.
+        labels: of the engine, ``name=value``.
+        registry_mirrors, insecure_registries: see `dockp.images.registry.endpoints`, which checks them.
+        http_proxy, https_proxy, no_proxy: on the way to registries; None takes the environment's.
+        registry_timeout: seconds without a byte after which a registry is given up. max_download_attempts: times that
+            a layer's connection may break.
         max_concurrent_downloads, max_concurrent_uploads: layers that a pull downloads, or a push uploads, at the
             same time.
         log_level: of the engine; ``debug`` sets it to "debug".
@@ -321,6 +325,11 @@ class Config:
     labels: tuple[str, ...] = _setting(_labels, (), docker="label")
     registry_mirrors: tuple[str, ...] = _setting(_words, (), docker="registry_mirror")
     insecure_registries: tuple[str, ...] = _setting(_words, (), docker="insecure_registry")
+    http_proxy: str | None = _setting(_text)
+    https_proxy: str | None = _setting(_text)
+    no_proxy: str | None = _setting(_text)
+    registry_timeout: float = _setting(_seconds, 30.0)
+    max_download_attempts: int = _setting(_count, 5)
     max_concurrent_downloads: int = _setting(_count, 3)
     max_concurrent_uploads: int = _setting(_count, 5)
     debug: bool = _setting(_boolean, False)

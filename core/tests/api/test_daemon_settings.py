@@ -113,6 +113,30 @@ def test_a_file_as_docker_has_it(file: Path) -> None:
     assert any("live-restore" in remark for remark in settings.remarks)
 
 
+def test_proxies_are_one_object_in_the_file_as_docker_has_it(file: Path) -> None:
+    config = told(file=file, proxies={"http-proxy": "http://p:1", "no-proxy": "a.example"}).config
+    assert (config.http_proxy, config.https_proxy, config.no_proxy) == ("http://p:1", None, "a.example")
+    assert told("--https-proxy", "http://p:2").config.https_proxy == "http://p:2"
+    with pytest.raises(InvalidArgument, match="don't match any configuration option: ftp-proxy"):
+        told(file=file, proxies={"ftp-proxy": "x"})
+    with pytest.raises(InvalidArgument, match='"proxies" must be an object'):
+        told(file=file, proxies=["x"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "complaint"),
+    [
+        ("--registry-mirror=mirror.example", "invalid mirror: no scheme specified for"),
+        ("--registry-mirror=https://u:geheim@m.example", "invalid mirror: username/password not allowed in URI"),
+        ("--insecure-registry=-a", "invalid index name"),
+    ],
+)
+def test_registries_that_make_no_sense_are_refused_at_the_start(flag: str, complaint: str) -> None:
+    with pytest.raises(InvalidArgument, match=complaint) as caught:
+        told(flag)
+    assert "geheim" not in str(caught.value)
+
+
 def test_the_environment_is_between_file_and_flags(file: Path) -> None:
     file.write_text('{"mtu": 1300, "cgroup-parent": "file"}')
     settings = load(

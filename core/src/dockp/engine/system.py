@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dockp.containers.record import Container
     from dockp.engine.drivers import Drivers
     from dockp.events.log import EventStream
-    from dockp.spi.images import Credentials
+    from dockp.spi.images import Credentials, RegistrySettings
 
 _PROBE_KEPT = 60.0  # seconds
 
@@ -70,6 +70,8 @@ class LocalSystem:
         }
 
     def info(self) -> Document:
+        from dockp.images.registry.endpoints import proxies_of, settings_of
+
         self._settle()
         containers = self._context.table.all()
         states = [container for container in containers if container.active]
@@ -79,6 +81,8 @@ class LocalSystem:
         names = self._names()
         uname = os.uname()
         plugins = self.plugins()
+        registries = settings_of(self._context.config)
+        proxies = proxies_of(registries, os.environ)
         return {
             "ID": self._id(),
             "Containers": len(containers),
@@ -121,11 +125,11 @@ class LocalSystem:
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": self._registries(),
+            "RegistryConfig": self._registries(registries),
             "GenericResources": None,
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": proxies["HTTP_PROXY"],
+            "HttpsProxy": proxies["HTTPS_PROXY"],
+            "NoProxy": proxies["NO_PROXY"],
             "ExperimentalBuild": False,
             "DockerRootDir": self._context.config.data_root,
             "ExecRootDir": self._context.config.exec_root,
@@ -255,30 +259,31 @@ class LocalSystem:
             return ""
         return _read(path)
 
-    def _registries(self) -> Document:
+    def _registries(self, settings: RegistrySettings) -> Document:
         import ipaddress
 
         insecure: dict[str, bool] = {}  # whether it is a network
-        for entry in ("::1/128", "127.0.0.0/8", *self._context.config.insecure_registries):
+        for entry in ("::1/128", "127.0.0.0/8", *settings.insecure):
             try:
                 ipaddress.ip_network(entry)
                 insecure[entry] = True
             except ValueError:
                 insecure[entry] = False
-        mirrors = list(self._context.config.registry_mirrors)
-        names = {name: False for name, network in insecure.items() if not network}
+        # With the slash at the end that Docker shows.
+        mirrors = {name: [f"{url}/" for url in urls] for name, urls in settings.mirrors.items()}
+        named = {name: False for name, network in insecure.items() if not network}
         return {
             "InsecureRegistryCIDRs": [name for name, network in insecure.items() if network],
             "IndexConfigs": {
                 name: {
                     "Name": name,
-                    "Mirrors": mirrors if name == "docker.io" else [],
+                    "Mirrors": mirrors.get(name, []),
                     "Secure": secure,
                     "Official": name == "docker.io",
                 }
-                for name, secure in {"docker.io": True, **names}.items()
+                for name, secure in {**dict.fromkeys(("docker.io", *mirrors), True), **named}.items()
             },
-            "Mirrors": mirrors,
+            "Mirrors": mirrors.get("docker.io", []),
         }
 
     def _choice(self, kind: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from dockp.images.registry.endpoints import (
     is_insecure,
     mirrors_of,
     parse_mirror,
+    proxies_of,
     proxy_for,
     settings_of,
     tls_context,
@@ -105,6 +106,12 @@ def test_settings_come_from_the_configuration() -> None:
     settings = settings_of(Config.load(flags, {}))
     assert settings.mirrors == {"docker.io": ["https://m.example"]}
     assert is_insecure("a:1", settings.insecure)
+
+
+def test_proxies_are_shown_without_their_passwords() -> None:
+    settings = settings_of(Config.load({"https_proxy": "http://me:geheim@p:1/"}, {}))
+    shown = proxies_of(settings, {"http_proxy": "u:p@q", "HTTPS_PROXY": "http://other", "NO_PROXY": "a,b"})
+    assert shown == {"HTTP_PROXY": "xxxxx:xxxxx@q", "HTTPS_PROXY": "http://xxxxx:xxxxx@p:1/", "NO_PROXY": "a,b"}
 
 
 @pytest.mark.parametrize(

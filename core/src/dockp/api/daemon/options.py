@@ -168,13 +168,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
     # Registries
     _row("registry-mirror", LIST, Engine("registry_mirrors"), "Preferred registry mirror", key="registry-mirrors", reload=True),
     _row("insecure-registry", LIST, Engine("insecure_registries"), "Enable insecure registry communication", key="insecure-registries", reload=True),
-    _row("allow-nondistributable-artifacts", LIST, Refused("images are not pushed to registries", _NOTHING), "Allow push of nondistributable artifacts to registry", hidden=True),
+    _row("allow-nondistributable-artifacts", LIST, Refused("a foreign layer stays where it is", _NOTHING), "Allow push of nondistributable artifacts to registry", hidden=True),
     _row("max-concurrent-downloads", INT, Engine("max_concurrent_downloads"), "Set the max concurrent downloads for each pull", reload=True),
-    _row("max-concurrent-uploads", INT, Refused("images are not pushed to registries", (*_NOTHING, 5)), "Set the max concurrent uploads for each push", reload=True, hidden=True),
-    _row("max-download-attempts", INT, Refused("images are not pulled from registries", (*_NOTHING, 5)), "Set the max download attempts for each pull", reload=True, hidden=True),
-    _row("http-proxy", STRING, Refused("images are not pulled from registries", _NOTHING), "HTTP proxy URL to use for outgoing traffic", hidden=True),
-    _row("https-proxy", STRING, Refused("images are not pulled from registries", _NOTHING), "HTTPS proxy URL to use for outgoing traffic", hidden=True),
-    _row("no-proxy", STRING, Refused("images are not pulled from registries", _NOTHING), "Hosts for which the proxy is not used", hidden=True),
+    _row("max-concurrent-uploads", INT, Engine("max_concurrent_uploads"), "Set the max concurrent uploads for each push", reload=True),
+    _row("max-download-attempts", INT, Engine("max_download_attempts"), "Set the max download attempts for each pull", reload=True),
+    _row("http-proxy", STRING, Engine("http_proxy"), "HTTP proxy URL to use for outgoing traffic"),
+    _row("https-proxy", STRING, Engine("https_proxy"), "HTTPS proxy URL to use for outgoing traffic"),
+    _row("no-proxy", STRING, Engine("no_proxy"), "Hosts for which the proxy is not used"),
     # What else is part of dockerd
     _row("containerd", STRING, Refused("there is no containerd under dockpd", _NOTHING), "containerd grpc address", hidden=True),
     _row("containerd-namespace", STRING, Refused("there is no containerd under dockpd", (*_NOTHING, "moby")), "Containerd namespace to use", hidden=True),
@@ -184,7 +184,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     _row("node-generic-resource", LIST, Refused("swarm is not supported", _NOTHING), "Advertise user-defined resource", key="node-generic-resources", hidden=True),
     _row("swarm-default-advertise-addr", STRING, Refused("swarm is not supported", _NOTHING), "Set default address for swarm advertised address", hidden=True),
     _file_only("builder", Refused("images are not built", _NOTHING)),
-    _file_only("proxies", Refused("images are not pulled from registries", _NOTHING)),
+    _row("registry-timeout", STRING, Engine("registry_timeout"), "Seconds without a byte after which a registry is given up (default 30)"),
     _row("driver-deadline", STRING, Engine("driver_deadline"), "Seconds for one call into a driver (default 60)"),
 )  # fmt: skip
 

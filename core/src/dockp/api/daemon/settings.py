@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from dockp.api.daemon.options import BY_FLAG, BY_KEY, COMMAND_FLAGS, MAP, OPTIONS, Already, Engine, Option, Own
 from dockp.cli.flags import INT, LIST, STRING, SWITCH, Kind, Values, parse
 from dockp.config import Config
+from dockp.images.registry.endpoints import settings_of
 from dockp.spi.errors import InvalidArgument
 
 DEFAULT_FILE: Final = "/etc/dockp/daemon.json"
@@ -88,6 +89,7 @@ def load(values: Values, env: Mapping[str, str] | None = None) -> Settings:
         raise InvalidArgument(f"unable to configure the daemon with file {path}: {error}") from None
     from_flags = _sort(given, lambda key: f"--{_flag_of(key)}")
     config = Config.load(from_flags.engine, env, documents=[(path, from_file.engine)])
+    settings_of(config)  # which says what is wrong with mirrors and insecure registries
     own = from_file.own | from_flags.own
     settings = Settings(
         config=config, config_file=path, remarks=(*from_file.remarks, *from_flags.remarks), **_own_values(own)
@@ -199,6 +201,11 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
         raise InvalidArgument(f"invalid JSON: {error}") from None
     if not isinstance(document, dict):
         raise InvalidArgument("invalid JSON: it must be an object")
+    # What dockerd has as one object, its flags have one by one.
+    proxies = document.pop("proxies", None) or {}
+    if not isinstance(proxies, dict):
+        raise InvalidArgument('"proxies" must be an object')
+    document |= proxies
     unknown = sorted(set(document) - set(BY_KEY))
     if unknown:
         raise InvalidArgument(f"the following directives don't match any configuration option: {', '.join(unknown)}")

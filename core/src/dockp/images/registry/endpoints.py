@@ -51,7 +51,20 @@ class Endpoint:
 def settings_of(config: Config) -> RegistrySettings:
     """What an engine's configuration says of registries. Raises: InvalidArgument in Docker's words."""
     check_insecure(config.insecure_registries)
-    return RegistrySettings(mirrors=mirrors_of(config.registry_mirrors), insecure=config.insecure_registries)
+    proxies = {"HTTP_PROXY": config.http_proxy, "HTTPS_PROXY": config.https_proxy, "NO_PROXY": config.no_proxy}
+    return RegistrySettings(
+        mirrors=mirrors_of(config.registry_mirrors),
+        insecure=config.insecure_registries,
+        stall_timeout=config.registry_timeout,
+        attempts=config.max_download_attempts,
+        proxies={name: value for name, value in proxies.items() if value is not None},
+    )
+
+
+def proxies_of(settings: RegistrySettings, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` that are in use, to be shown: without passwords."""
+    whole = {**environ, **settings.proxies}
+    return {name: _without_password(_either(whole, name)) for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
 
 
 def endpoints(domain: str, settings: RegistrySettings, *, mirrors: bool = True) -> list[Endpoint]:
@@ -222,6 +235,12 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str:
 
 def _folders(host: str, settings: RegistrySettings) -> list[str]:
     return [os.path.join(top, host) for top in settings.certificates]
+
+
+def _without_password(proxy: str) -> str:
+    scheme, separator, rest = proxy.rpartition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else proxy
 
 
 def _either(environ: Mapping[str, str], name: str) -> str:
