@@ -85,6 +85,7 @@ class _Shims:
             "stop_timeout": 10,
             "user": {"user": "", "groups": []},
             "env_home": True,
+            "volumes": [],
             "copy_up": [],
             "restart": {"name": "no", "max": 0},
             "health": None,
