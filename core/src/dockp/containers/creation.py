@@ -46,7 +46,7 @@ def create(context: Context, request: CreateRequest) -> Created:
     context.exec_driver(exec_driver)
     storage_driver = host.storage_driver or context.default_storage()
     if context.registry.moments:
-        context.moment("dockp_image_verify", image=context.images.inspect(image.id))
+        context.moment("dockp_image_verify", image=context.images.policy(image))
     layer = context.images.unpack(image, storage_driver)
     container_id = os.urandom(32).hex()
     if not merged.hostname and not _shares_names(host):

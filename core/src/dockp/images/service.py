@@ -123,6 +123,16 @@ class ImageService:
         with self._database.read() as connection:
             return [parse(name).familiar for name in records.references_of(connection, image.id)]
 
+    def policy(self, image: Image) -> dict[str, Any]:
+        """What those who decide about images are told of one: see the moment ``dockp_image_verify``."""
+        from dockp.images.arrival import policy_document
+
+        with self._database.read() as connection:
+            names = [parse(name) for name in records.references_of(connection, image.id)]
+        tags = [name for name in names if name.digest is None]
+        digests = [(name.name, name.digest) for name in names if name.digest is not None]
+        return policy_document(image, self.config(image), tags, digests)
+
     def list(
         self,
         *,

@@ -75,11 +75,14 @@ def dockp_log_drivers() -> Sequence[type[LogDriver]]:  # type: ignore[empty-body
 
 @hookspec
 def dockp_image_verify(image: dict[str, Any]) -> None:
-    """Moment: an image is about to be used by a new container.
+    """Moment: an image is about to be used by a new container, or about to be pulled.
 
-    Called: by the engine in ``containers.create``, before anything is made, once a create; no lock held.
-    Args: image: ``{"id", "references", "digests", "config"}``; changing it has no effect.
-    Raises: Forbidden to refuse, with the reason. Since: SPI 1.
+    Called: by the engine in ``containers.create``, before anything is made; in ``images.pull``, when manifest and
+    config are here and verified, and no layer is; no lock held.
+    Args: image: ``id``; ``references``, the tags it has or is to get; ``digests``, ``name@digest`` of what its
+        repositories call it, perhaps an index; ``manifest``, the digest of its own; ``platform``, as
+        ``linux/arm64/v8``; ``config``, the whole document. Changing it has no effect.
+    Raises: Forbidden to refuse, with the reason; a pull then leaves names and images as they were. Since: SPI 1.
     """
 
 

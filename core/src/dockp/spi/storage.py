@@ -48,7 +48,7 @@ class StorageDriver(ABC):
     """What ``--storage-driver`` takes."""
     summary: ClassVar[str] = ""
     """One line for ``dockp plugin ls``."""
-    rebases: ClassVar[bool] = False
+    rebases: bool = False
     """Whether `rebase` works, so that the layers of an image can be unpacked side by side. Since: SPI 1."""
     priority: ClassVar[int] = 0
     """Automatic choice takes the supported driver with the highest number; below 0 is never chosen unasked."""
@@ -138,7 +138,8 @@ class StorageDriver(ABC):
 
         Called: only where `rebases` is true; when ``id`` is complete, mounted nowhere, and about to be sealed. The
         directory of its `changes` was filled as one with whiteouts of the kind ``"overlay"``.
-        Args: inherit_root: the root directory is to have owner, mode, xattrs and times of the parent's.
+        Args: parent: complete, and sealed before ``id`` or together with it. inherit_root: the root directory is to
+            have owner, mode, xattrs and times of the parent's.
         Raises: NotFound. Crash: a second call finishes. Doing it twice is success.
         """
         raise NotImplemented(f"storage driver {self.name} cannot put layers on top of each other afterwards")

@@ -1116,6 +1116,34 @@ def _compare_lists(lab: StorageLab, id: str, parent: str | None) -> None:
 
 
 @check
+def layers_put_on_top_of_each_other_afterwards_are_as_if_made_in_order(lab: StorageLab) -> None:
+    """Where the driver rebases, a layer made without a parent shows, put on one, what it would have shown."""
+    from dockp.testkit.layers import DIRECTORY, entry, layer
+
+    if not lab.driver.rebases:
+        return
+    for id in ("1", "2", "3"):
+        lab.driver.create(id, None, {})
+    base, middle, top = (lab.driver.changes(id) for id in ("1", "2", "3"))
+    assert base is not None, "rebase needs changes()"
+    assert middle is not None
+    assert top is not None
+    apply_layer(layer(entry("./", DIRECTORY, mode=0o711), entry("gone", data=b"g"), entry("a", data=b"1")), base.path)
+    apply_layer(layer(entry(".wh.gone"), entry("b", data=b"2")), middle.path, "overlay")
+    apply_layer(layer(entry("./", DIRECTORY, mode=0o700), entry("c", data=b"3")), top.path, "overlay")
+    for id, parent, inherits in (("2", "1", True), ("3", "2", False), ("3", "2", False)):
+        lab.driver.rebase(id, parent, inherits)
+    lab.driver.seal_all(["1", "2", "3"])
+    lab.driver.seal_all(["1", "2", "3"])
+    for id, names, mode in (("1", ["a", "gone"], 0o711), ("2", ["a", "b"], 0o711), ("3", ["a", "b", "c"], 0o700)):
+        with lab.mounted(id) as path:
+            _same(names, sorted(os.listdir(path)))
+            _same(mode, os.stat(path).st_mode & 0o7777)
+    with raises(NotFound):
+        lab.driver.rebase("3", "9", False)
+
+
+@check
 def a_layer_unpacked_into_the_changes_directory_shows_in_the_mount(lab: StorageLab) -> None:
     """Where changes() gives a directory, a layer written there as plain files is what the snapshot then shows."""
     from dockp.testkit.layers import DIRECTORY, entry, layer

@@ -39,7 +39,6 @@ class Overlay2Driver(StorageDriver):
 
     name = "overlay2"
     summary = "layers stacked by the kernel's overlay file system"
-    rebases = True
     priority = 100
 
     @classmethod
@@ -50,6 +49,7 @@ class Overlay2Driver(StorageDriver):
 
     def __init__(self, root: Path, options: Mapping[str, str]) -> None:
         self._options = Overlay2Options.parse(options)
+        self.rebases = not self._options.metacopy  # which has no changes() to fill
         self._root = os.path.abspath(root)
         if not os.path.isdir(self._root):
             os.makedirs(self._root, exist_ok=True)

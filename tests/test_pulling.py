@@ -1,0 +1,249 @@
+"""Pulls by whole commands, from Debian's docker-registry on loopback, filled by skopeo."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+from harness import Daemon, Dockp, image_tar, wait_for
+
+REGISTRY = "127.0.0.1:5000"
+APP = f"{REGISTRY}/team/app"
+
+
+@frozen
+class Hub:
+    """A registry with ``team/app``: tags 1 and latest, two layers; and ``team/app:old`` of one."""
+
+    layout: Path
+
+    def digest(self, tag: str) -> str:
+        """As skopeo sees it."""
+        out = subprocess.run(
+            ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", f"docker://{APP}:{tag}"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        return out.strip()
+
+    def put(self, tag: str, as_tag: str, *more: str) -> None:
+        subprocess.run(
+            [
+                "skopeo",
+                "copy",
+                "-q",
+                *more,
+                "--dest-tls-verify=false",
+                f"oci:{self.layout}:{tag}",
+                f"docker://{APP}:{as_tag}",
+            ],
+            check=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    top = tmp_path_factory.mktemp("hub")
+    root = top / "rootfs"
+    root.mkdir()
+    subprocess.run(["tar", "-C", str(root), "-xf", str(image_tar("busybox"))], check=True)
+    (top / "big").write_bytes(bytes(range(256)) * 40_000)
+    layout = top / "layout"
+    for words in (
+        ("init", "--layout", layout),
+        ("new", "--image", f"{layout}:app"),
+        ("insert", "--image", f"{layout}:app", root, "/"),
+        ("config", "--image", f"{layout}:app", "--config.cmd=sh"),
+        ("tag", "--image", f"{layout}:app", "old"),
+        ("insert", "--image", f"{layout}:app", top / "big", "/big"),
+    ):
+        subprocess.run(["umoci", *map(str, words)], check=True, capture_output=True)
+    config = top / "config.yml"
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {top}/blobs}}}}\nhttp: {{addr: '{REGISTRY}'}}\n"
+    )
+    with (top / "log").open("w") as log:
+        registry = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    try:
+        wait_for(lambda: _listens(5000), "the registry")
+        one = Hub(layout)
+        one.put("app", "1")
+        one.put("app", "latest")
+        one.put("old", "old", "--format", "v2s2")
+        yield one
+    finally:
+        registry.terminate()
+        registry.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def empty(fresh: Dockp) -> Dockp:
+    """Without images."""
+    return fresh
+
+
+def test_a_pull_says_what_docker_says(empty: Dockp, hub: Hub) -> None:
+    lines = empty.ok("pull", APP).splitlines()
+    assert lines[:2] == ["Using default tag: latest", "latest: Pulling from team/app"]
+    assert lines[-3:] == [
+        f"Digest: {hub.digest('latest')}",
+        f"Status: Downloaded newer image for {APP}:latest",
+        f"{APP}:latest",
+    ]
+    steps = [line.partition(": ")[2] for line in lines[2:-3]]
+    for step in ("Pulling fs layer", "Verifying Checksum", "Download complete", "Pull complete"):
+        assert steps.count(step) == 2
+    document = empty.inspect(f"{APP}:latest")
+    assert document["RepoDigests"] == [f"{APP}@{hub.digest('latest')}"]
+    assert hub.digest("latest") in empty.ok("images", "--digests")
+    assert empty.ok("pull", f"{APP}:latest").splitlines() == [
+        "latest: Pulling from team/app",
+        f"Digest: {hub.digest('latest')}",
+        f"Status: Image is up to date for {APP}:latest",
+        f"{APP}:latest",
+    ]
+    assert empty.ok("pull", "-q", f"{APP}:1") == f"{APP}:1"
+    assert empty.ok("run", "--rm", f"{APP}:1", "wc", "-c", "/big").split() == ["10240000", "/big"]
+
+
+def test_all_tags_come_and_digests_stay(empty: Dockp, hub: Hub) -> None:
+    lines = empty.ok("pull", "-a", APP).splitlines()
+    assert sorted(line for line in lines if "Pulling from" in line) == [
+        f"{tag}: Pulling from team/app" for tag in ("1", "latest", "old")
+    ]
+    assert lines[-2:] == [f"Status: Downloaded newer image for {APP}", APP]
+    assert sorted(empty.inspect(f"{APP}:1")["RepoTags"]) == [f"{APP}:1", f"{APP}:latest"]
+    old = f"{APP}@{hub.digest('old')}"
+    assert empty.ok("pull", "-q", old) == old
+    assert empty.inspect(old)["Id"] == empty.inspect(f"{APP}:old")["Id"]
+    assert empty("pull", "-a", f"{APP}:1").stderr == "tag can't be used with --all-tags/-a\n"
+
+
+def test_what_is_not_there_is_said_in_dockers_words(empty: Dockp, hub: Hub) -> None:
+    done = empty("pull", f"{APP}:none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"manifest for {APP}:none not found: manifest unknown" in done.stderr
+    done = empty("run", "--rm", f"{APP}:none", "true")
+    assert done.returncode == 125
+    assert f"Unable to find image '{APP}:none' locally" in done.stderr
+    assert empty("run", "--rm", "--pull", "never", f"{APP}:1", "true").returncode == 125
+    assert empty("image", "inspect", f"{APP}:1").returncode == 1
+    assert empty.ok("run", "--rm", "--quiet", f"{APP}:old", "echo", "here") == "here"
+    assert "up to date" in empty("run", "--rm", "--pull", "always", f"{APP}:old", "true").stderr
+
+
+@pytest.mark.embedded
+def test_a_killed_pull_goes_on(empty: Dockp, hub: Hub) -> None:
+    """The second attempt asks a registry that is slow in the middle only for what is missing."""
+    with Slow(REGISTRY) as slow:
+        name = f"{slow.address}/team/app:1"
+        pulling = empty.popen("pull", "-q", name)
+        ingest = empty.data_root / "content/ingest"
+        wait_for(lambda: any(len(name) == 64 for name in _names(ingest)), "a download")
+        wait_for(lambda: any((ingest / name).stat().st_size for name in _names(ingest)), "its bytes")
+        pulling.send_signal(signal.SIGKILL)
+        pulling.wait()
+        partial = [entry for entry in ingest.iterdir() if len(entry.name) == 64 and entry.stat().st_size]
+        assert partial
+        slow.hurry()
+        empty.ok("image", "prune", "-f")
+        empty.ok("pull", "-q", name)
+        ranges = [line for request in slow.asked for line in request.splitlines() if line.lower().startswith(b"range:")]
+        assert ranges, "it asked for the rest only"
+    assert empty.ok("run", "--rm", name, "wc", "-c", "/big").split() == ["10240000", "/big"]
+
+
+@pytest.mark.own
+def test_dockers_own_command_line_pulls_through_dockpd(empty: Dockp, hub: Hub) -> None:
+    with Daemon(empty) as daemon:
+        done = daemon.docker("pull", APP)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[:2] == ["Using default tag: latest", "latest: Pulling from team/app"]
+        assert lines[-3:] == [
+            f"Digest: {hub.digest('latest')}",
+            f"Status: Downloaded newer image for {APP}:latest",
+            f"{APP}:latest",
+        ]
+        done = daemon.docker("run", "--rm", f"{APP}:old", "echo", "here")
+        assert (done.returncode, done.stdout) == (0, "here\n")
+        assert f"Status: Downloaded newer image for {APP}:old" in done.stderr
+        missing = daemon.docker("pull", f"{APP}:none")
+        assert "manifest unknown" in missing.stderr
+        assert missing.stderr.startswith("Error response from daemon: manifest for")
+        done = daemon.docker("pull", "-a", APP)
+        assert done.stdout.splitlines()[-2:] == [f"Status: Downloaded newer image for {APP}", APP]
+        document = json.loads(daemon.docker("image", "inspect", f"{APP}:1").stdout)[0]
+        assert document["RepoDigests"] == [f"{APP}@{hub.digest('1')}"]
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+class Slow:
+    """A way to a registry on which large answers trickle, until `hurry`. ``asked``: what went through, as it was."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.partition(":")
+        self._target = host, int(port)
+        self._fast = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self.asked: list[bytes] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def hurry(self) -> None:
+        self.asked.clear()
+        self._fast.set()
+
+    def __enter__(self) -> Slow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client = self._server.accept()[0]
+            except OSError:
+                return
+            registry = socket.create_connection(self._target)
+            threading.Thread(target=self._up, args=(client, registry), daemon=True).start()
+            threading.Thread(target=self._down, args=(registry, client), daemon=True).start()
+
+    def _up(self, client: socket.socket, registry: socket.socket) -> None:
+        try:
+            while data := client.recv(65536):
+                self.asked.append(data)
+                registry.sendall(data)
+            registry.shutdown(socket.SHUT_WR)
+        except OSError:
+            registry.close()
+
+    def _down(self, registry: socket.socket, client: socket.socket) -> None:
+        passed = 0
+        try:
+            while data := registry.recv(16384):
+                client.sendall(data)
+                passed += len(data)
+                if passed > 300_000 and not self._fast.is_set():
+                    time.sleep(0.5)
+            client.shutdown(socket.SHUT_WR)
+        except OSError:
+            client.close()
