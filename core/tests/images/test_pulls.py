@@ -552,3 +552,34 @@ def test_a_store_without_room_is_one_line(store: Any, registry: Registry, make_t
     (store.path / "content/ingest").write_text("in the way")
     with pytest.raises(SystemFault, match=r"cannot make .*: File exists"):
         pull(store, registry)
+
+
+# Platforms
+
+
+def test_one_name_may_have_an_image_for_each_platform(store: Any, registry: Registry, make_tar: Tar) -> None:
+    amd = registry.image(make_tar({"amd": b""}), architecture="amd64")
+    arm = registry.image(make_tar({"arm": b""}), architecture="arm64")
+    index = registry.index((amd, "amd64"), (arm, "arm64"))
+    on = {name: Platform(architecture=name) for name in ("amd64", "arm64", "s390x")}
+    images = {}
+    for name in ("amd64", "arm64"):
+        arrived = pull(store, registry, platform=on[name], repository="registry.test/team/app")
+        assert arrived.digest == index.digest
+        images[name] = arrived.image.id
+    for name, id in images.items():
+        assert store.images.get(NAME, on[name]).id == id
+        assert store.images.get(f"registry.test/team/app@{index.digest}", on[name]).id == id
+    with pytest.raises(NotFound, match=r"its platform \(linux/arm64\) does not match the specified platform"):
+        store.images.get(NAME, on["s390x"])
+    (row,) = store.images.list(manifests=True)
+    platforms = [one["ImageData"]["Platform"]["architecture"] for one in row["Manifests"]]
+    assert platforms == ["arm64", "amd64"]
+    assert store.images.prune() == []
+    assert len(store.images.list(all=True)) == 2
+    with pytest.raises(NotFound, match="no matching manifest for linux/s390x"):
+        pull(store, registry, platform=on["s390x"])
+    done = store.images.remove(NAME)
+    assert {row["Deleted"] for row in done if "Deleted" in row} >= set(images.values())
+    store.collector.collect()
+    assert (store.images.list(all=True), list(store.content.walk()), store.snapshots.list()) == ([], [], [])

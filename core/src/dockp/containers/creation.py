@@ -20,7 +20,7 @@ from dockp.containers.telling import tell
 from dockp.interface import Created
 from dockp.jsonmodel import from_json
 from dockp.linux.trees import discard_tree
-from dockp.spi.errors import AlreadyExists, InvalidArgument, NotFound, NotImplemented
+from dockp.spi.errors import AlreadyExists, InvalidArgument, NotImplemented
 from dockp.spi.values import Platform
 from dockp.store.journal import Operation
 
@@ -35,9 +35,7 @@ def create(context: Context, request: CreateRequest) -> Created:
     name = names.check(request.name) if request.name else ""
     if not request.config.image:
         raise InvalidArgument("no command specified: name an image")
-    image = context.images.get(request.config.image)
-    if request.platform:
-        _check_platform(request, image.platform)
+    image = context.images.get(request.config.image, _platform(request.platform))
     merged = process.merge(request.config, from_json(Config, context.images.config(image).process, "image config"))
     process.arguments(merged)
     signals.number(merged.stop_signal)
@@ -78,14 +76,12 @@ def create(context: Context, request: CreateRequest) -> Created:
     return Created(id=container.id, warnings=tuple(warnings))
 
 
-def _check_platform(request: CreateRequest, found: Platform) -> None:
-    from dockp.images.documents import parse_platform, runs_on
+def _platform(text: str) -> Platform | None:
+    if not text:
+        return None
+    from dockp.images.documents import parse_platform
 
-    if not runs_on(found, parse_platform(request.platform)):
-        raise NotFound(
-            f"image with reference {request.config.image} was found but its platform ({found}) does not match the "
-            f"specified platform ({request.platform})"
-        )
+    return parse_platform(text)
 
 
 def undo(context: Context, container_id: str) -> None:

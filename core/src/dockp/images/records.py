@@ -308,6 +308,29 @@ def children_of(connection: sqlite3.Connection, image: str) -> list[str]:
     return [row[0] for row in connection.execute("SELECT id FROM images WHERE parent = ? AND NOT removed", (image,))]
 
 
+_SIBLINGS = (
+    " FROM repository_digests AS named JOIN image_content USING (digest) JOIN images ON images.id = image_content.image"
+    " WHERE images.id != named.image AND NOT removed"
+    " AND NOT EXISTS (SELECT 1 FROM tags WHERE tags.image = images.id)"
+    " AND NOT EXISTS (SELECT 1 FROM repository_digests AS own WHERE own.image = images.id)"
+)
+"""Images without a name that came with the index by which another is known: the same for other platforms."""
+
+
+def siblings_of(connection: sqlite3.Connection, image: str) -> list[Image]:
+    """What a named image is for other platforms, as far as that was pulled as well."""
+    rows = connection.execute(f"SELECT DISTINCT images.*{_SIBLINGS} AND named.image = ? ORDER BY images.id", (image,))
+    return [from_row(row) for row in rows]
+
+
+def siblings(connection: sqlite3.Connection) -> dict[str, list[Image]]:
+    """As `siblings_of`, for every image that has some."""
+    found: dict[str, list[Image]] = {}
+    for row in connection.execute(f"SELECT DISTINCT named.image AS of, images.*{_SIBLINGS} ORDER BY images.id"):
+        found.setdefault(row["of"], []).append(from_row(row))
+    return found
+
+
 def only_layers_of(connection: sqlite3.Connection, image: str) -> list[str]:
     """Chain IDs that no other image has, top first."""
     rows = connection.execute(

@@ -38,6 +38,13 @@ class Removal:
     def remove(self, image: Image, ref: str, *, force: bool, prune: bool) -> None:
         """Remove what ``ref`` says of ``image``; with ``prune`` untagged parents as well. Raises: Conflict."""
         references: Sequence[Reference] = [parse(name) for name in records.references_of(self._connection, image.id)]
+        siblings = records.siblings_of(self._connection, image.id)
+        self._remove(image, ref, references, force=force, prune=prune)
+        if image in self.deleted:
+            for sibling in siblings:  # what the name meant for other platforms
+                self._remove_record(sibling, [], force=False, prune=prune, quiet=True)
+
+    def _remove(self, image: Image, ref: str, references: Sequence[Reference], *, force: bool, prune: bool) -> None:
         by_name = not _is_id_prefix(image.id, ref)
         single = _is_single(references)
         if by_name:

@@ -78,11 +78,28 @@ class ImageService:
 
     # Finding
 
-    def get(self, ref: str) -> Image:
+    def get(self, ref: str, platform: Platform | None = None) -> Image:
         """The image that ``ref`` names: a tag or digest before the beginning of an id, as Docker has it.
 
-        Raises: NotFound ``No such image: …``; InvalidArgument for a malformed reference or an ambiguous id.
+        Args: platform: what it is to run on; a name may mean several images, each pulled for another one.
+        Raises: NotFound ``No such image: …``, or when there is none for the platform; InvalidArgument for a malformed
+            reference or an ambiguous id.
         """
+        image = self._named(ref)
+        if platform is None:
+            return image
+        from dockp.images.documents import runs_on
+
+        with self._database.read() as connection:
+            for one in (image, *records.siblings_of(connection, image.id)):
+                if runs_on(one.platform, platform):
+                    return one
+        raise NotFound(
+            f"image with reference {ref} was found but its platform ({image.platform}) does not match the "
+            f"specified platform ({platform})"
+        )
+
+    def _named(self, ref: str) -> Image:
         with self._database.read() as connection:
             if is_digest(ref) or is_identifier(ref):
                 id = ref if ":" in ref else f"sha256:{ref}"
@@ -162,11 +179,15 @@ class ImageService:
             tags, digests = records.tags_by_image(connection), records.digests_by_image(connection)
             sizes = records.sizes(connection)
             shared = records.shared_sizes(connection) if shared_size else {}
+            siblings = records.siblings(connection)
+        shown_with_others = {sibling.id for others in siblings.values() for sibling in others}
         parents = {image.parent for image in images}
         summaries = []
         for image in images:
             repo_tags, repo_digests = tags.get(image.id, []), digests.get(image.id, [])
             untagged = not repo_tags and not repo_digests
+            if untagged and image.id in shown_with_others and not all:
+                continue
             if (untagged and image.id in parents and not all) or (dangling is not None and untagged != dangling):
                 continue
             if before is not None and image.created >= before:
@@ -196,7 +217,12 @@ class ImageService:
                 "Descriptor": descriptor_json(image.manifest),
             }
             if manifests:
-                summary["Manifests"] = [self._manifest_summary(image, sizes.get(image.id, 0), users or ())]
+                summary["Manifests"] = [
+                    self._manifest_summary(
+                        one, sizes.get(one.id, 0), [user.id for user in used_by(one.id)] if used_by is not None else []
+                    )
+                    for one in (image, *siblings.get(image.id, ()))
+                ]
             summaries.append(summary)
         return summaries
 
@@ -279,7 +305,7 @@ class ImageService:
         return steps
 
     def _manifest_summary(self, image: Image, unpacked: int, users: Sequence[str]) -> dict[str, Any]:
-        """The one manifest there is of an image, as ``ImageManifestSummary`` of API 1.47."""
+        """The manifest of an image, as ``ImageManifestSummary`` of API 1.47."""
         with self._database.read() as connection:
             stored = sum(layer.blob.size for layer in records.layers_of(connection, image.id)) + image.manifest.size
         return {
@@ -352,11 +378,13 @@ class ImageService:
             images = records.all_images(connection)
             parents = {image.parent for image in images}
             references = {image.id: records.references_of(connection, image.id) for image in images}
+            kept = {sibling.id for others in records.siblings(connection).values() for sibling in others}
         done: _Rows = []
         for image in images:
             names = references[image.id]
             if (
                 (not names and image.id in parents)
+                or image.id in kept  # goes with the one that has the name
                 or (dangling_only and any("@" not in name for name in names))
                 or (until is not None and image.created > until)
                 or not has_labels(image.labels, filters.get("label", ()))

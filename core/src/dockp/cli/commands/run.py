@@ -94,7 +94,7 @@ def _create(app: App, request: CreateRequest, values: Values) -> str:
         try:
             created = engine.containers.create(request)
         except NotFound as error:
-            if values["pull"] != "missing" or "No such image" not in str(error):
+            if values["pull"] != "missing" or not _lacks_image(error):
                 raise
             if not values["quiet"]:
                 warn(f"Unable to find image '{_with_tag(image)}' locally")
@@ -106,6 +106,10 @@ def _create(app: App, request: CreateRequest, values: Values) -> str:
             warn(f"WARNING: {warning}")
         write_id(created.id)
     return created.id
+
+
+def _lacks_image(error: NotFound) -> bool:
+    return "No such image" in str(error) or "does not match the specified platform" in str(error)
 
 
 def _is_there(engine: Engine, image: str) -> bool:
