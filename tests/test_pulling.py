@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
@@ -247,3 +248,66 @@ class Slow:
             client.shutdown(socket.SHUT_WR)
         except OSError:
             client.close()
+
+
+@pytest.mark.own
+def test_one_name_for_several_platforms_is_a_tree(empty: Dockp, hub: Hub, tmp_path: Path) -> None:
+    indexed = f"{REGISTRY}/team/multi:1"
+    for architecture in ("amd64", "arm64"):
+        copy = [
+            "umoci",
+            "config",
+            "--image",
+            f"{hub.layout}:old",
+            "--tag",
+            architecture,
+            "--architecture",
+            architecture,
+        ]
+        subprocess.run(copy, check=True, capture_output=True)
+    write_index(hub.layout, "multi", ["amd64", "arm64"])
+    copy = [
+        "skopeo",
+        "copy",
+        "-q",
+        "--all",
+        "--dest-tls-verify=false",
+        f"oci:{hub.layout}:multi",
+        f"docker://{indexed}",
+    ]
+    subprocess.run(copy, check=True)
+    for architecture in ("arm64", "amd64"):
+        empty.ok("pull", "-q", "--platform", f"linux/{architecture}", indexed)
+    lines = empty.ok("image", "ls", "--tree").splitlines()
+    assert lines[0].endswith("Info ->  U In Use ")
+    assert lines[2].split() == ["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE", "EXTRA"]
+    assert lines[3].startswith(f"{indexed}   ")
+    assert [line.split()[:2] for line in lines[4:6]] == [["├─", "linux/amd64"], ["└─", "linux/arm64"]]
+    assert len(empty.ok("images", "-q").splitlines()) == 1
+    assert empty("images", "--tree", "-q").stderr == "--quiet is not yet supported with --tree\n"
+    for architecture in ("amd64", "arm64"):
+        id = empty.ok("create", "--platform", f"linux/{architecture}", indexed)
+        assert empty.inspect(empty.inspect(id)["Image"])["Architecture"] == architecture
+        empty.ok("rm", id)
+    missing = empty("create", "--platform", "linux/s390x", "--pull", "never", indexed).stderr
+    assert "does not match the specified platform (linux/s390x)" in missing
+
+
+def write_index(layout: Path, tag: str, tags: list[str]) -> None:
+    """Give a layout an index of images that it has."""
+    index = json.loads((layout / "index.json").read_text())
+    named = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry for entry in index["manifests"]}
+    entries = [
+        {key: named[one][key] for key in ("mediaType", "digest", "size")}
+        | {"platform": {"os": "linux", "architecture": one}}
+        for one in tags
+    ]
+    data = json.dumps({"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries}).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    (layout / "blobs/sha256" / digest).write_bytes(data)
+    entry = {"mediaType": _INDEX, "digest": f"sha256:{digest}", "size": len(data)}
+    index["manifests"].append(entry | {"annotations": {"org.opencontainers.image.ref.name": tag}})
+    (layout / "index.json").write_text(json.dumps(index))
+
+
+_INDEX = "application/vnd.oci.image.index.v1+json"

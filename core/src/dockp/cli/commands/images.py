@@ -48,6 +48,11 @@ def images(app: App, values: Values) -> None:
     name = values.args[0] if values.args else ""
     if name:
         filters.setdefault("reference", []).append(name)
+    if values["tree"]:
+        from dockp.cli.commands.image_tree import show
+
+        show(app, values, filters)
+        return
     documents = app.engine.images.list(all=values["all"], filters=filters)
     digests, format = values["digests"], values["format"] or None
     if format == "raw" and digests:
@@ -218,6 +223,7 @@ IMAGES = Command(
         LIST_FORMAT,
         Flag("no-trunc", "", SWITCH, "Don't truncate output"),
         Flag("quiet", "q", SWITCH, "Only show image IDs"),
+        Flag("tree", "", SWITCH, "List multi-platform images as a tree"),
     ),
     args=(0, 1),
     aliases="dockp image ls, dockp image list, dockp images",
