@@ -17,25 +17,32 @@ _HTPASSWD = "tester:$2b$05$abcdefghijklmnopqrstuuqYWJzDGhfhlP.9mT5jl1vGUfaiH1IM.
 
 
 class Registry:
-    """A registry with its data in a directory; a context manager. ``login``: it asks who one is."""
+    """A registry with its data in a directory; a context manager. ``login``: it asks who one is. ``certificate``: its
+    own and its key, in PEM format, for TLS."""
 
-    def __init__(self, base: Path, *, login: bool = False) -> None:
+    def __init__(
+        self, base: Path, *, login: bool = False, host: str = "127.0.0.1", certificate: tuple[Path, Path] | None = None
+    ) -> None:
         self.base = base
         self.login = login
+        self.host = host
+        self.certificate = certificate
         self.address = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Registry:
         self.base.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+            probe.bind((self.host, 0))
+            self.address = f"{self.host}:{probe.getsockname()[1]}"
         config: dict[str, Any] = {
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(self.base / "data")}, "delete": {"enabled": True}},
             "http": {"addr": self.address},
         }
+        if self.certificate is not None:
+            config["http"]["tls"] = dict(zip(("certificate", "key"), map(str, self.certificate), strict=True))
         if self.login:
             (self.base / "htpasswd").write_text(_HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "tests", "path": str(self.base / "htpasswd")}}

@@ -189,6 +189,13 @@ def test_a_token_server_that_gives_none_says_why(registry: Any, refused: Any, ki
     assert str(caught.value) == f'Get "http://{registry.address}/v2/a/b/tags/list": {text}'
 
 
+def test_a_token_server_that_is_not_there_is_named(registry: Any) -> None:
+    registry.script.realm = "http://127.0.0.1:1/token"
+    with pytest.raises(Unavailable) as caught:
+        repository(registry).tags()
+    assert str(caught.value) == 'Get "http://127.0.0.1:1/token": dial tcp 127.0.0.1:1: connect: connection refused'
+
+
 @pytest.mark.parametrize("realm", ["", "/token", "file:///etc/passwd", "http://", "http://[", "http://a:b/"])
 def test_a_realm_that_is_no_url_is_refused(registry: Any, realm: str) -> None:
     registry.script.realm = realm

@@ -6,11 +6,13 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 
-from dockp.api import registry_auth
+from attrs import evolve
+
+from dockp.api import errors, registry_auth
 from dockp.api.handlers.progress import status_line, told
 from dockp.api.messages import Reply, Request
 from dockp.interface import Document, Progress
-from dockp.spi.errors import InvalidArgument, NotFound, NotImplemented
+from dockp.spi.errors import InvalidArgument, NotFound, NotImplemented, Unauthorized
 
 
 async def list_(request: Request) -> Reply:
@@ -132,7 +134,11 @@ async def _pull(request: Request) -> Reply:
         )
         write({"aux": {"ID": image}})
 
-    return await told(services, work)
+    try:
+        return await told(services, work)
+    except Unauthorized as error:
+        # As dockerd. At 401 docker's command line would ask for a name and a password, also where nobody can answer.
+        return evolve(errors.reply(error), status=500)
 
 
 async def _import(request: Request) -> Reply:

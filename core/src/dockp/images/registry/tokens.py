@@ -43,6 +43,14 @@ class _Token:
     expires: float
 
 
+class NoCredentials(Unauthorized):
+    """There are none, or they are not good enough. ``reason``: the message without the request that it is about."""
+
+    def __init__(self, request: str, reason: str) -> None:
+        super().__init__(f"{request}: {reason}")
+        self.reason = reason
+
+
 class Authorizer:
     """What to send as ``Authorization`` to one endpoint. Thread-safe: threads that want the same token share it."""
 
@@ -100,7 +108,7 @@ class Authorizer:
             elif "basic" in by_scheme:
                 self._challenge = ("basic", by_scheme["basic"])
                 if not self._credentials.username:
-                    raise Unauthorized(f"{request}: no basic auth credentials")
+                    raise NoCredentials(request, "no basic auth credentials")
                 header = self._basic()
             else:
                 return None
@@ -132,8 +140,9 @@ class Authorizer:
         body = read(response, _TOKEN_LIMIT, method, realm)
         if response.status >= 400:
             refused = refusal(response.status, response.reason or "", body, request)
-            kind = Unauthorized if response.status in (400, 401, 403) else Unavailable
-            raise kind(f"{request}: {refused.first}")
+            if response.status in (400, 401, 403):
+                raise NoCredentials(request, refused.first)
+            raise Unavailable(f"{request}: {refused.first}")
         document = _document(body, request)
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):

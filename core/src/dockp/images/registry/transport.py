@@ -288,8 +288,8 @@ def translated(method: str, url: str) -> Iterator[None]:
             broken.NewConnectionError | broken.ConnectTimeoutError | broken.SSLError | broken.ProxyError | ssl.SSLError,
         ) or not isinstance(error, broken.HTTPError | OSError)
         # That nobody is there is said of the registry, whatever was wanted from it.
-        parts = urlsplit(url)
-        shown = spelled("GET", f"{parts.scheme}://{parts.netloc}/v2/") if connecting else spelled(method, url)
+        base, registry, _ = url.partition("/v2/")
+        shown = spelled("GET", base + registry) if connecting and registry else spelled(method, url)
         raise Unreachable(f"{shown}: {_words(error, url)}", connected=not connecting) from error
 
 

@@ -16,6 +16,7 @@ from dockp.images.reference import Reference, parse
 from dockp.images.registry.endpoints import endpoints
 from dockp.images.registry.refusals import Refused
 from dockp.images.registry.repository import Repository
+from dockp.images.registry.tokens import NoCredentials
 from dockp.images.registry.transport import Body, Response, Unreachable, finish
 from dockp.spi.errors import DockpError, InvalidArgument, Unauthorized, Unavailable
 from dockp.spi.images import Credentials, ImageTarget, RegistrySettings
@@ -62,6 +63,8 @@ class RegistryTarget(ImageTarget):
         except Refused:
             # What else is wrong, the request that stores it will hear, with a reason.
             return False
+        except NoCredentials as error:
+            raise Unauthorized(error.reason) from None
         return True
 
     def put(
@@ -80,6 +83,8 @@ class RegistryTarget(ImageTarget):
             return mounted
         except Refused as refused:
             raise refused.error() from None
+        except NoCredentials as error:
+            raise Unauthorized(error.reason) from None
 
     def put_manifest(self, descriptor: Descriptor, data: bytes, tag: str = "") -> None:
         place = self._place()
@@ -93,6 +98,8 @@ class RegistryTarget(ImageTarget):
             )
         except Refused as refused:
             raise refused.error() from None
+        except NoCredentials as error:
+            raise Unauthorized(error.reason) from None
         finish(response)
         stored = response.headers.get("Docker-Content-Digest", descriptor.digest)
         if stored != descriptor.digest:
@@ -112,6 +119,8 @@ class RegistryTarget(ImageTarget):
                     continue
                 except Refused as refused:
                     raise refused.error() from None
+                except NoCredentials as error:
+                    raise Unauthorized(error.reason) from None
                 self._chosen = place
             assert self._chosen is not None
             return self._chosen
