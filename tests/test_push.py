@@ -90,6 +90,34 @@ def test_what_was_pulled_keeps_its_digest_elsewhere(dockp: Dockp, registry: Regi
         dockp.ok("rmi", source, target)
 
 
+@pytest.mark.own
+def test_an_index_goes_whole_when_all_of_it_is_here(dockp: Dockp, registry: Registry, small: Path) -> None:
+    name = registry.name("both")
+    for platform in ("amd64", "arm64"):
+        with small.open("rb") as archive:
+            dockp.ok("import", "--platform", f"linux/{platform}", "-", f"{name}:{platform}", input=archive.read())
+        dockp.ok("push", "-q", f"{name}:{platform}")
+    dockp.ok("manifest", "create", f"{name}:all", f"{name}:amd64", f"{name}:arm64")
+    dockp.ok("manifest", "push", "-p", f"{name}:all")
+    dockp.ok("rmi", f"{name}:amd64", f"{name}:arm64")
+    dockp.ok("pull", "-q", "--platform", "linux/amd64", f"{name}:all")
+    for tag, digest in (("one", registry.digest("both:amd64")), ("whole", registry.digest("both:all"))):
+        target = registry.name(f"copies:{tag}")
+        dockp.ok("tag", f"{name}:all", target)
+        assert dockp.ok("push", target).splitlines()[-1].split()[2] == digest
+        assert registry.digest(f"copies:{tag}") == digest
+        dockp.ok("rmi", target)
+        dockp.ok("pull", "-q", "--platform", "linux/arm64", f"{name}:all")
+    dockp.ok("tag", f"{name}:all", registry.name("copies:arm"))
+    dockp.ok("push", "-q", "--platform", "linux/arm64", registry.name("copies:arm"))
+    assert registry.digest("copies:arm") == registry.digest("both:arm64")
+    assert (
+        "does not match the specified platform"
+        in dockp("push", "--platform", "linux/s390x", registry.name("copies:arm")).stderr
+    )
+    dockp.ok("rmi", f"{name}:all", registry.name("copies:arm"))
+
+
 def test_all_tags_and_few_words(dockp: Dockp, registry: Registry, small: Path) -> None:
     name = registry.name("many")
     dockp.add_image(f"{name}:a", small)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from attrs import evolve, frozen
 
 from dockp.images import records
-from dockp.images.documents import DOCUMENT_LIMIT, Manifest, descriptor_json, encode, parse_manifest
+from dockp.images.documents import DOCUMENT_LIMIT, Index, Manifest, descriptor_json, encode, parse_manifest
 from dockp.images.layers import Progress
 from dockp.images.records import Image, Layer
 from dockp.images.reference import Reference, parse
@@ -58,37 +58,75 @@ class Pusher:
         self._at_once = at_once
         self._failed = threading.Event()
 
-    def push(self, target: ImageTarget, name: Reference, image: Image, say: Progress) -> Pushed:
-        """Store ``image`` under ``name``, which has a tag.
+    def push(self, target: ImageTarget, name: Reference, image: Image, say: Progress, *, whole: bool = True) -> Pushed:
+        """Store ``image`` under ``name``, which has a tag. What came with an index, and is here for each platform that
+        this lists, goes with it if it is to be ``whole``.
 
         Raises: what the target raises; SystemFault when the content store lacks something.
         """
         assert name.tag is not None
         with self._leases.hold() as lease, ThreadPoolExecutor(self._at_once, thread_name_prefix="push") as pool:
-            with self._database.read() as connection:
-                layers = records.layers_of(connection, image.id)
-            shown = list({layer.blob.digest: layer for layer in reversed(layers)}.values())  # from the top, as Docker
-            for layer in shown:
-                say(f"{_short(layer)}: Preparing", 0, None)
-            lease.add("content", image.id, image.manifest.digest, *(layer.blob.digest for layer in layers))
-            image = self._packed(image, layers, lease, pool)
-            data, manifest = self._manifest(image)
-            blobs = {layer.diff_id: blob for layer, blob in zip(layers, manifest.layers, strict=True)}
-            for layer in shown[self._at_once :]:
-                say(f"{_short(layer)}: Waiting", 0, None)
-            mounts = self._mounts(name, [*blobs.values(), manifest.config])
-
-            def send(layer: Layer) -> None:
-                blob = blobs[layer.diff_id]
-                self._send(target, blob, mounts[blob.digest], lambda what, done: say(f"{_short(layer)}: {what}", *done))
-
-            self._all(pool, send, shown)
-            self._send(target, manifest.config, mounts[manifest.config.digest])
-            target.put_manifest(image.manifest, data, name.tag)
+            found = self._index(image, lease) if whole else None
+            if found is None:
+                root, data = self._store(target, name, image, say, lease, pool)
+            else:
+                root, data, images = found
+                for one in images:
+                    target.put_manifest(*self._store(target, name, one, say, lease, pool))
+            target.put_manifest(root, data, name.tag)
         with self._database.write() as connection:
-            if records.by_id(connection, image.id) is not None:
-                records.set_digest(connection, name.name, image.manifest.digest, image.id)
-        return Pushed(tag=name.tag, digest=image.manifest.digest, size=len(data))
+            named = records.by_tag(connection, str(name))
+            if named is not None and named.id == image.id:  # and not the same for another platform
+                records.set_digest(connection, name.name, root.digest, image.id)
+        return Pushed(tag=name.tag, digest=root.digest, size=root.size)
+
+    def _index(self, image: Image, lease: Lease) -> tuple[Descriptor, bytes, Sequence[Image]] | None:
+        """The index that an image came with, and the images of all its platforms; None when not all are here."""
+        with self._database.read() as connection:
+            names = records.references_of(connection, image.id)
+            images = [image, *records.siblings_of(connection, image.id)]
+        by_manifest = {one.manifest.digest: one for one in images}
+        for digest in {name.partition("@")[2] for name in names} - {"", *by_manifest}:
+            lease.add("content", digest)
+            if not self._content.has(digest):
+                continue
+            data = self._content.read(digest, DOCUMENT_LIMIT)
+            index = parse_manifest(data, "")
+            if isinstance(index, Index) and {entry.digest for entry in index.manifests} <= by_manifest.keys():
+                root = Descriptor(media_type=index.media_type, digest=digest, size=len(data))
+                return root, data, [by_manifest[entry.digest] for entry in index.manifests]
+        return None
+
+    def _store(
+        self,
+        target: ImageTarget,
+        name: Reference,
+        image: Image,
+        say: Progress,
+        lease: Lease,
+        pool: ThreadPoolExecutor,
+    ) -> tuple[Descriptor, bytes]:
+        """All blobs of an image; its manifest, which is still to be stored."""
+        with self._database.read() as connection:
+            layers = records.layers_of(connection, image.id)
+        shown = list({layer.blob.digest: layer for layer in reversed(layers)}.values())  # from the top, as Docker
+        for layer in shown:
+            say(f"{_short(layer)}: Preparing", 0, None)
+        lease.add("content", image.id, image.manifest.digest, *(layer.blob.digest for layer in layers))
+        image = self._packed(image, layers, lease, pool)
+        data, manifest = self._manifest(image)
+        blobs = {layer.blob.digest: blob for layer, blob in zip(layers, manifest.layers, strict=True)}
+        for layer in shown[self._at_once :]:
+            say(f"{_short(layer)}: Waiting", 0, None)
+        mounts = self._mounts(name, [*blobs.values(), manifest.config])
+
+        def send(layer: Layer) -> None:
+            blob = blobs[layer.blob.digest]
+            self._send(target, blob, mounts[blob.digest], lambda what, done: say(f"{_short(layer)}: {what}", *done))
+
+        self._all(pool, send, shown)
+        self._send(target, manifest.config, mounts[manifest.config.digest])
+        return image.manifest, data
 
     def _manifest(self, image: Image) -> tuple[bytes, Manifest]:
         data = self._content.read(image.manifest.digest, DOCUMENT_LIMIT)

@@ -267,8 +267,12 @@ def set_digest(connection: sqlite3.Connection, name: str, digest: str, image: st
 
 
 def has_repository(connection: sqlite3.Connection, image: str) -> bool:
-    """Whether some registry is known to have the image."""
-    row = connection.execute("SELECT 1 FROM repository_digests WHERE image = ? LIMIT 1", (image,)).fetchone()
+    """Whether some registry is known to have the image, under its own digest or that of an index."""
+    row = connection.execute(
+        "SELECT 1 FROM repository_digests AS named JOIN image_content USING (digest) WHERE image_content.image = ?"
+        " LIMIT 1",
+        (image,),
+    ).fetchone()
     return row is not None
 
 

@@ -552,7 +552,6 @@ class ImageService:
 
         Raises: NotFound, also when an image is not for ``platform``; what the target raises.
         """
-        from dockp.images.documents import runs_on
         from dockp.images.pushing import Pusher
 
         say: Progress = progress or (lambda what, done, total: None)
@@ -567,12 +566,10 @@ class ImageService:
                 raise NotFound(f"tag does not exist: {name.familiar}")
         done = []
         for one, image in found:
-            if platform is not None and not runs_on(image.platform, platform):
-                raise NotFound(
-                    f"image with reference {one.familiar} was found but does not provide the specified platform"
-                    f" ({platform})"
-                )
-            pushed = Pusher(self._database, self._content, self._leases, at_once).push(target, one, image, say)
+            if platform is not None:
+                image = self.get(one.familiar, platform)
+            pusher = Pusher(self._database, self._content, self._leases, at_once)
+            pushed = pusher.push(target, one, image, say, whole=platform is None)
             say(f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}", 0, None)
             self._emit("image", "push", one.familiar, {**image.labels, "name": one.familiar_name})
             done.append(pushed)
