@@ -141,6 +141,17 @@ def test_bytes_of_another_digest_are_refused(source: Any, fake: Any, answer: Any
         resolved(source, server, f"a@{MANIFEST_DIGEST}")
 
 
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_a_reference_by_another_kind_of_digest_is_held_to_it(
+    source: Any, fake: Any, answer: Any, algorithm: str
+) -> None:
+    server = fake(manifest_of(answer))
+    pinned = hashlib.new(algorithm, MANIFEST).hexdigest()
+    assert resolved(source, server, f"a@{algorithm}:{pinned}").digest == MANIFEST_DIGEST
+    with pytest.raises(InvalidArgument, match=rf"^manifest verification failed for digest {algorithm}:"):
+        resolved(source, server, f"a@{algorithm}:{pinned[::-1]}")
+
+
 @pytest.mark.parametrize("length", [None, -1, 10 * DOCUMENT_LIMIT])
 def test_a_huge_manifest_is_not_read(source: Any, fake: Any, answer: Any, length: int | None) -> None:
     sent = 0

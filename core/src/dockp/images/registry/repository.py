@@ -42,6 +42,7 @@ from dockp.spi.values import Descriptor
 
 ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
 
+_ALGORITHMS = frozenset({"sha256", "sha384", "sha512"})
 _REFUSAL_LIMIT = 64 << 10
 _PAGE = 1000
 _PAGES = 1000
@@ -131,12 +132,12 @@ class Repository:
 
         Raises: InvalidArgument when the registry contradicts itself, or for schema 1.
         """
-        described = self._describe(reference)
+        # What is pinned by another kind of digest has to be read to be believed.
+        described = self._describe(reference) if ":" not in reference or is_digest(reference) else None
         if described is not None:
             return described, None
         data, media_type = self.manifest(reference)
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        return Descriptor(media_type=media_type, digest=digest, size=len(data)), data
+        return Descriptor(media_type=media_type, digest=_digest(data), size=len(data)), data
 
     def _describe(self, reference: str) -> Descriptor | None:
         """By ``HEAD``, which rate limits do not count; None when the answer leaves something open."""
@@ -156,7 +157,8 @@ class Repository:
             or int(size) <= 0
         ):
             return None
-        self._check_digest(reference, digest)
+        if is_digest(reference) and reference != digest:
+            raise InvalidArgument(f"manifest verification failed for digest {reference}: the registry has {digest}")
         _check_size(reference, int(size))
         return Descriptor(media_type=media_type, digest=digest, size=int(size))
 
@@ -174,17 +176,11 @@ class Repository:
         if media_type not in MANIFEST_TYPES | INDEX_TYPES:
             # Some registries say only that it is JSON; the document itself knows better.
             media_type = parse_manifest(data, "").media_type
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self._check_digest(reference, digest)
-        stated = response.headers.get("Docker-Content-Digest", digest)
-        if stated.startswith("sha256:") and stated != digest:
-            raise InvalidArgument(f"manifest verification failed for digest {stated}: its bytes have {digest}")
+        for wanted in (reference, response.headers.get("Docker-Content-Digest", "")):
+            algorithm, colon, _ = wanted.partition(":")
+            if colon and algorithm in _ALGORITHMS and wanted != (found := _digest(data, algorithm)):
+                raise InvalidArgument(f"manifest verification failed for digest {wanted}: its bytes have {found}")
         return data, media_type
-
-    @staticmethod
-    def _check_digest(reference: str, digest: str) -> None:
-        if is_digest(reference) and reference != digest:
-            raise InvalidArgument(f"manifest verification failed for digest {reference}: the registry has {digest}")
 
     # Blobs
 
@@ -245,6 +241,10 @@ class Repository:
             yield page
             link = NEXT_PAGE.search(response.headers.get("Link") or "")
             url = joined(whole, link[1], spelled("GET", whole)) if link else ""
+
+
+def _digest(data: bytes, algorithm: str = "sha256") -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def _media_type(response: Response) -> str:
