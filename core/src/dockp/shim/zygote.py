@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _LISTENER, _LINE = shim.CONTROL, shim.LOCK
 """While a spare waits, these places are taken by the zygote's listening socket, and by the line to the zygote."""
 
+_REST = 25
+"""Milliseconds, somewhat more than a start takes."""
+
 
 def run(run_root: str, modules: str) -> NoReturn:
     """Be the zygote of ``run_root``; descriptor `shim.CONTROL` keeps it alive."""
@@ -99,6 +102,7 @@ class _Zygote:
             if not self._until_taken(ours):
                 return None
             ours.close()
+            self._until_wanted()
 
     def _until_taken(self, line: _socket.socket) -> bool:
         """False when the zygote is to end. Raises RuntimeError when the spare ended without having been asked."""
@@ -112,6 +116,12 @@ class _Zygote:
         if line.fileno() in ready and not line.recv(1):
             raise RuntimeError("the spare shim ended")
         return line.fileno() in ready or self._until_taken(line)
+
+    def _until_wanted(self) -> None:
+        """Leave the processor to the container that is about to start, unless the next one waits already."""
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        poll.poll(_REST)
 
     def _unlink(self) -> None:
         path = self._root + "/zygote.sock"
