@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 
 from dockp.linux import namespaces, netns
 
@@ -15,6 +16,9 @@ _log = logging.getLogger(__name__)
 
 _READY = 8
 """So many are kept."""
+
+_REST = 0.025
+"""Seconds that the processor is left to the container that has taken one, while others are ready."""
 
 
 class SandboxPool:
@@ -61,6 +65,8 @@ class SandboxPool:
                     self._changed.wait()
                 if self._thread is None:
                     return
+            if self._ready:
+                time.sleep(_REST)
             try:
                 namespaces.unshare(namespaces.CLONE_NEWNET)
                 namespaces.loopback_up()

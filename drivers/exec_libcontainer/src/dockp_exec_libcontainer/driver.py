@@ -54,6 +54,7 @@ class LibcontainerDriver(ExecDriver):
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._options = _check(options)
+        self._prepared: tuple[Any, str] = (None, "")
 
     def runtime_options(self) -> Mapping[str, str]:
         """The directory of compiled seccomp profiles, which the shim reads."""
@@ -67,10 +68,13 @@ class LibcontainerDriver(ExecDriver):
         profile = linux.get("seccomp")
         if not profile:
             return
+        known, place = self._prepared
+        if profile is known and os.path.exists(place):  # most containers share one, which nobody changes
+            return
         from dockp_exec_libcontainer import seccomp
 
         try:
-            seccomp.prepare(profile, self.runtime_options()["cache"])
+            self._prepared = profile, seccomp.prepare(profile, self.runtime_options()["cache"])
         except RuntimeFailure as failure:
             raise InvalidArgument(str(failure)) from failure
         except OSError as failure:

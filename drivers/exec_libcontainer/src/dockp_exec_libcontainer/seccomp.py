@@ -29,11 +29,12 @@ def program(profile: dict[str, Any], path: str) -> bytes:
     return _compile_elsewhere(profile, path) if code is None else code
 
 
-def prepare(profile: dict[str, Any], cache: str) -> None:
-    """Have the profile in the cache. Raises RuntimeFailure for one that cannot be compiled, OSError."""
+def prepare(profile: dict[str, Any], cache: str) -> str:
+    """Have the profile in the cache; its `place`. Raises RuntimeFailure for one that cannot be compiled, OSError."""
     path = place(profile, cache)
     if not os.path.exists(path):
         store(path, compile_profile(profile))
+    return path
 
 
 def flags(profile: dict[str, Any]) -> int:
