@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeVar
 
 from attrs import evolve, frozen
@@ -56,7 +55,7 @@ class Pusher:
         self._content = content
         self._leases = leases
         self._at_once = at_once
-        self._failed = threading.Event()
+        self._failure: BaseException | None = None
 
     def push(self, target: ImageTarget, name: Reference, image: Image, say: Progress, *, whole: bool = True) -> Pushed:
         """Store ``image`` under ``name``, which has a tag. What came with an index, and is here for each platform that
@@ -145,8 +144,7 @@ class Pusher:
         tell: Callable[[str, tuple[int, int | None]], None] = lambda what, done: None,
     ) -> None:
         def progress(done: int) -> None:
-            if self._failed.is_set():
-                raise Unavailable("context canceled")
+            self._check()
             tell("Pushing", (done, blob.size))
 
         if _is_foreign(blob):
@@ -183,17 +181,28 @@ class Pusher:
         return found
 
     def _all(self, pool: ThreadPoolExecutor, work: Callable[[Any], _T], items: Iterable[Any]) -> list[_T]:
-        """Do it for each at the same time. The first failure ends the rest."""
-        futures: list[Future[_T]] = [pool.submit(work, item) for item in items]
+        """Do it for each at the same time. The first failure ends the rest, and is raised."""
+
+        def one(item: Any) -> _T:
+            self._check()
+            try:
+                return work(item)
+            except BaseException as error:
+                self._failure = self._failure or error
+                raise
+
+        futures: list[Future[_T]] = [pool.submit(one, item) for item in items]
         try:
-            for future in as_completed(futures):
-                future.result()
             return [future.result() for future in futures]
-        except BaseException:
-            self._failed.set()
-            for future in futures:
-                future.cancel()
-            raise
+        except BaseException as error:
+            # Not the worker's but ours when somebody presses Ctrl-C.
+            self._failure = self._failure or error
+            raise self._failure from None
+
+    def _check(self) -> None:
+        """Raises: Unavailable when something has failed, and what others are at is for nothing."""
+        if self._failure is not None:
+            raise Unavailable("context canceled")
 
     # Images that were made here
 
@@ -224,6 +233,7 @@ class Pusher:
         packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         with self._content.open(blob.digest) as plain, self._content.writer(lease=lease) as writer:
             while piece := plain.read(CHUNK):
+                self._check()
                 writer.write(packer.compress(piece))
             writer.write(packer.flush())
             return writer.commit(_COMPRESSED[blob.media_type])
