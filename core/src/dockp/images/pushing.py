@@ -32,9 +32,6 @@ _COMPRESSED = {
     "application/vnd.oci.image.layer.v1.tar": "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.docker.image.rootfs.diff.tar.gzip",
 }
-_GZIP = 31
-"""zlib's window bits for gzip, whose header then has no name and no time: the same bytes for the same layer."""
-_LEVEL = 6
 _T = TypeVar("_T")
 
 
@@ -228,9 +225,9 @@ class Pusher:
         return image
 
     def _compressed(self, blob: Descriptor, lease: Lease) -> Descriptor:
-        import zlib
+        from dockp.archive.compression import gzip_packer
 
-        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+        packer = gzip_packer()
         with self._content.open(blob.digest) as plain, self._content.writer(lease=lease) as writer:
             while piece := plain.read(CHUNK):
                 self._check()
