@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import ssl
 import subprocess
@@ -21,6 +22,11 @@ from attrs import define, field, frozen
 from dockp.images.registry import transport
 from dockp.linux import namespaces, netns, rtnl
 
+ELSEWHERE = "10.66.0.1"
+"""An address that is not on loopback, so that TLS has to be good. There is a certificate for it."""
+NOT_CERTIFIED = "10.66.0.2"
+"""The same, but the certificate does not name it."""
+
 
 @pytest.fixture(scope="package", autouse=True)
 def own_network() -> Iterator[None]:
@@ -30,6 +36,8 @@ def own_network() -> Iterator[None]:
     own = netns.new()
     rtnl.loopback_up(own)
     namespaces.setns(own)
+    for address in (ELSEWHERE, NOT_CERTIFIED):
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
     yield
     namespaces.setns(home)
     os.close(home)
@@ -107,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             method=self.command,
             path=path,
             query=query,
-            headers={name.lower(): value for name, value in self.headers.items()},
+            headers=self._headers(),
             body=self.rfile.read(length),
         )
         self.server.told.asked.append(request)
@@ -120,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self._answer(answer)
+
+    def _headers(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.headers.items()}
 
     def _answer(self, answer: Answer) -> None:
         self.send_response(answer.status)
@@ -144,6 +155,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _any  # noqa: N815 - the names that http.server wants
+
+    def do_CONNECT(self) -> None:
+        """Be a proxy: bytes go to and fro until one side ends."""
+        self.server.told.asked.append(
+            Request(method="CONNECT", path=self.path, query="", headers=self._headers(), body=b"")
+        )
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as far:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.flush()
+            ends = {self.connection: far, far: self.connection}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    ends[end].sendall(data)
 
     def handle(self) -> None:
         # Clients that give up are what many of these tests are about.
@@ -185,6 +215,11 @@ def serve() -> Iterator[Callable[..., Scripted]]:
 
 
 @pytest.fixture
+def elsewhere() -> str:
+    return ELSEWHERE
+
+
+@pytest.fixture
 def answer() -> type[Answer]:
     """What a script makes its answers of."""
     return Answer
@@ -195,7 +230,7 @@ def answer() -> type[Answer]:
 
 @frozen(kw_only=True)
 class Authority:
-    """A certificate authority in a directory: ``ca.crt``, ``server.*`` for 127.0.0.1 and localhost, ``client.*``."""
+    """A certificate authority in a directory: ``ca.crt``, ``server.*`` for 127.0.0.1 and `ELSEWHERE`, ``client.*``."""
 
     path: Path
 
@@ -225,7 +260,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority")
-    for name, alternative in (("server", "IP:127.0.0.1,DNS:localhost"), ("client", "DNS:client")):
+    for name, alternative in (("server", f"IP:127.0.0.1,IP:{ELSEWHERE},DNS:localhost"), ("client", "DNS:client")):
         (path / "extensions").write_text(f"subjectAltName={alternative}\n")
         openssl("req", "-new", *key[:5], "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
         openssl(
@@ -262,11 +297,11 @@ def start_registry(
     """Start Debian's docker-registry on a port of loopback: ``start_registry(tls=…, login=…)``."""
     started = []
 
-    def start(*, tls: bool = False, login: bool = False) -> DebianRegistry:
+    def start(*, tls: bool = False, login: bool = False, host: str = "127.0.0.1") -> DebianRegistry:
         top = tmp_path_factory.mktemp("registry")
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+            probe.bind((host, 0))
+            address = f"{host}:{probe.getsockname()[1]}"
         http: dict[str, Any] = {"addr": address}
         if tls:
             http["tls"] = {"certificate": f"{authority.path}/server.cert", "key": f"{authority.path}/server.key"}

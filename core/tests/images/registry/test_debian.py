@@ -140,12 +140,9 @@ def test_a_registry_with_tls_is_trusted_by_its_authority(
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(
-    source: Any, start_registry: Any, layout: Path, authority: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Any, start_registry: Any, layout: Path, authority: Any, tmp_path: Path, elsewhere: str
 ) -> None:
-    from dockp.images.registry import endpoints
-
-    monkeypatch.setattr(endpoints, "_LOOPBACK", ())
-    registry = start_registry(tls=True)
+    registry = start_registry(tls=True, host=elsewhere)
     registry.push(layout, "a:1")
     with pytest.raises(Unavailable) as error:
         source().resolve(f"{registry.address}/a:1", Platform())
@@ -155,49 +152,69 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     )
     top = authority.certs_d(tmp_path, registry.address, "ca.crt")
     assert pull(source(certificates=top), f"{registry.address}/a:1")[0] == digest_in(layout)
-    plain = start_registry()
+    plain = start_registry(host=elsewhere)
     with pytest.raises(Unavailable) as error:
         source().resolve(f"{plain.address}/a:1", Platform())
     assert str(error.value) == f'Get "https://{plain.address}/v2/": http: server gave HTTP response to HTTPS client'
 
 
 def test_a_certificate_for_another_host_is_refused(
-    source: Any, serve: Any, answer: Any, authority: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Any, serve: Any, answer: Any, authority: Any, tmp_path: Path
 ) -> None:
-    from dockp.images.registry import endpoints
-
-    monkeypatch.setattr(endpoints, "_LOOPBACK", ())
-    server = serve(lambda request: answer(), authority.server_context(), host="127.0.0.2")
+    server = serve(lambda request: answer(), authority.server_context(), host="10.66.0.2")
     top = authority.certs_d(tmp_path, server.address, "ca.crt")
     with pytest.raises(Unavailable) as error:
         source(certificates=top).resolve(f"{server.address}/a", Platform())
     assert str(error.value) == (
         f'Get "https://{server.address}/v2/": tls: failed to verify certificate: '
-        "x509: certificate is not valid for 127.0.0.2"
+        "x509: certificate is not valid for 10.66.0.2"
     )
 
 
 def test_a_client_shows_its_certificate_to_the_registry_alone(
-    source: Any, serve: Any, answer: Any, authority: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Any, serve: Any, answer: Any, authority: Any, tmp_path: Path, elsewhere: str
 ) -> None:
-    from dockp.images.registry import endpoints
-
-    monkeypatch.setattr(endpoints, "_LOOPBACK", ())
     config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "sha256:" + "c" * 64, "size": 2}
     manifest = json.dumps({"schemaVersion": 2, "config": config, "layers": []}).encode()
     sound = answer(body=manifest, headers={"Content-Type": OCI_MANIFEST})
-    server = serve(lambda request: sound, authority.server_context(client=True))
+    server = serve(lambda request: sound, authority.server_context(client=True), host=elsewhere)
     with pytest.raises(Unavailable):
         source(certificates=authority.certs_d(tmp_path / "1", server.address, "ca.crt")).resolve(
             f"{server.address}/a", Platform()
         )
     top = authority.certs_d(tmp_path / "2", server.address, "ca.crt", "client.cert", "client.key")
     assert source(certificates=top).resolve(f"{server.address}/a", Platform()).size == len(manifest)
-    other = serve(lambda request: sound, authority.server_context(client=True))
+    other = serve(lambda request: sound, authority.server_context(client=True), host=elsewhere)
     server.script = lambda request: answer(status=307, headers={"Location": f"https://{other.address}/x"})
     with pytest.raises(Unavailable):
         source(certificates=top).resolve(f"{server.address}/a", Platform())
     assert not other.asked
+
+
+def test_tls_goes_through_a_proxy(
+    source: Any,
+    serve: Any,
+    start_registry: Any,
+    layout: Path,
+    authority: Any,
+    tmp_path: Path,
+    elsewhere: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = start_registry(tls=True, host=elsewhere)
+    registry.push(layout, "a:1")
+    proxy = serve(lambda request: None)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:geheim@{proxy.address}")
+    top = authority.certs_d(tmp_path, registry.address, "ca.crt")
+    assert pull(source(certificates=top), f"{registry.address}/a:1")[0] == digest_in(layout)
+    assert {request.path for request in proxy.asked} == {registry.address}
+    assert {request.headers["proxy-authorization"] for request in proxy.asked} == {"Basic bWU6Z2VoZWlt"}
+    with pytest.raises(Unavailable, match="certificate signed by unknown authority"):
+        source().resolve(f"{registry.address}/a:1", Platform())
+    monkeypatch.setenv("NO_PROXY", f"{elsewhere}/31")
+    proxy.asked.clear()
+    assert pull(source(certificates=top), f"{registry.address}/a:1")[0] == digest_in(layout)
+    assert not proxy.asked
 
 
 def test_a_password_is_asked_for_and_checked(source: Any, start_registry: Any, layout: Path) -> None:
