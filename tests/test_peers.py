@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -19,6 +20,12 @@ import referencing
 import referencing.jsonschema
 from harness import REPOSITORY, Daemon, Dockerd, Dockp, image_tar, remove_cgroups
 from registries import NAME, PASSWORD, Registry
+
+import dockp.aio
+from dockp.interface import Engine
+from dockp.remote import connect
+from dockp.spi.errors import NotFound, Unauthorized
+from dockp.spi.images import Credentials
 
 pytestmark = pytest.mark.own
 SCHEMAS = REPOSITORY / "core" / "tests" / "specs" / "oci-image-spec"
@@ -180,3 +187,47 @@ def test_dockers_clients_push_through_our_daemon(fresh: Dockp, guarded: Registry
         assert daemon.docker("pull", "-q", name).stdout.strip() == name
         assert daemon.docker("logout", guarded.address).returncode == 0
         client.close()
+
+
+def test_programs_push_search_and_log_in(fresh: Dockp, guarded: Registry) -> None:
+    """The library, by every way there is: in the process, through a daemon, with asyncio."""
+    who, name = Credentials(username=NAME, password=PASSWORD), guarded.name("box:1")
+    fresh.add_image(name, image_tar("busybox"))
+    roots = {"data_root": str(fresh.data_root), "exec_root": str(fresh.exec_root), "cgroup_parent": fresh.cgroup_parent}
+
+    def check(engine: Engine) -> str:
+        assert engine.system.login(guarded.address, who)["Status"] == "Login Succeeded"
+        with pytest.raises(Unauthorized):
+            engine.system.login(guarded.address, Credentials(username=NAME, password="x"))
+        said: list[str] = []
+        (pushed,) = engine.images.push(name, credentials=who, progress=lambda what, done, total: said.append(what))
+        assert said[0].startswith("The push refers to repository [")
+        assert said[-1] == f"1: digest: {pushed['Digest']} size: {pushed['Size']}"
+        with pytest.raises(Unauthorized, match="no basic auth credentials"):
+            engine.images.push(name)
+        with pytest.raises(NotFound):
+            engine.images.push(guarded.name("none"), credentials=who)
+        found = engine.images.distribution(name, credentials=who)
+        assert found["Descriptor"]["digest"] == pushed["Digest"]
+        assert found["Platforms"][0]["os"] == "linux"
+        (row,) = engine.images.search(guarded.name("box"), credentials=who)
+        assert row["name"] == guarded.name("box")
+        with pytest.raises(NotFound, match="manifest unknown"):
+            engine.images.distribution(guarded.name("box:none"), credentials=who)
+        return str(pushed["Digest"])
+
+    async def later(url: str) -> str:
+        async with dockp.aio.connect(url) as engine:
+            await engine.system.login(guarded.address, who)
+            (pushed,) = await engine.images.push(name, credentials=who)
+            found = await engine.images.distribution(name, credentials=who)
+            assert len(await engine.images.search(guarded.name("box"), credentials=who)) == 1
+            assert found["Descriptor"]["digest"] == pushed["Digest"]
+            return str(pushed["Digest"])
+
+    with dockp.Engine(**roots) as local:
+        digest = check(local)
+    with Daemon(fresh) as daemon:
+        with connect(daemon.url) as remote:
+            assert check(remote) == digest
+        assert asyncio.run(later(daemon.url)) == digest

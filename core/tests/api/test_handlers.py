@@ -124,7 +124,9 @@ def test_what_fails_at_once_fails_as_any_request() -> None:
 
     with pytest.raises(NotFound):
         lines(work)
-    assert lines(work, begun=True) == [{"errorDetail": {"message": "nothing there"}, "error": "nothing there"}]
+    assert lines(work, begun=True) == [
+        {"errorDetail": {"message": "nothing there"}, "error": "nothing there", "X-Dockp-Error": "NotFound"}
+    ]
 
 
 def test_what_fails_later_is_the_last_line() -> None:
@@ -132,7 +134,10 @@ def test_what_fails_later_is_the_last_line() -> None:
         write({"status": "begun"})
         raise NotFound("gone")
 
-    assert lines(work) == [{"status": "begun"}, {"errorDetail": {"message": "gone"}, "error": "gone"}]
+    assert lines(work) == [
+        {"status": "begun"},
+        {"errorDetail": {"message": "gone"}, "error": "gone", "X-Dockp-Error": "NotFound"},
+    ]
 
 
 def test_progress_comes_in_bearable_numbers() -> None:

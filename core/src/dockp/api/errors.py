@@ -45,10 +45,19 @@ def reply(error: BaseException) -> Reply:
     code = status(error)
     if code == 304:
         return Reply(status=code)
-    kind = next((cls.__name__ for cls in type(error).__mro__ if cls in STATUS), "SystemFault")
-    if isinstance(error, errors.StartFailure):
-        kind = f"{kind}/{error.kind}"
-    return Reply(status=code, document={"message": message(error)}, headers={KIND_HEADER: kind})
+    return Reply(status=code, document={"message": message(error)}, headers={KIND_HEADER: kind(error)})
+
+
+def kind(error: BaseException) -> str:
+    """What `KIND_HEADER` says of an error."""
+    name = next((cls.__name__ for cls in type(error).__mro__ if cls in STATUS), "SystemFault")
+    return f"{name}/{error.kind}" if isinstance(error, errors.StartFailure) else name
+
+
+def line(error: BaseException) -> dict[str, object]:
+    """The last line of a stream, whose status has gone out already: Docker's, and the class as in `KIND_HEADER`."""
+    text = message(error)
+    return {"errorDetail": {"message": text}, "error": text, KIND_HEADER: kind(error)}
 
 
 def message(error: BaseException) -> str:

@@ -99,11 +99,12 @@ class Work(Request, Generic[T]):
     def hear(self, message: Mapping[str, Any], said: list[Mapping[str, Any]]) -> None:
         """Take one message. Raises: SystemFault or a finer class when it tells of failure."""
         if "error" in message or "errorDetail" in message:
-            from dockp.remote.errors import error_of
+            from dockp.remote.errors import CLASS_HEADER, error_of
 
             detail = message.get("errorDetail") or {}
             text = str(detail.get("message") or message.get("error"))
-            raise error_of(int(detail.get("code") or 500), {}, text.encode())
+            kind = {name.lower(): str(value) for name, value in message.items() if name.lower() == CLASS_HEADER}
+            raise error_of(int(detail.get("code") or 500), kind, text.encode())
         if message.get("progressDetail"):
             if self.progress is not None:
                 self.progress(_what(message), *_amounts(message["progressDetail"]))

@@ -98,8 +98,7 @@ async def told(
         try:
             await task
         except Exception as error:
-            text = errors.message(error)
-            yield _encoded({"errorDetail": {"message": text}, "error": text})
+            yield _encoded(errors.line(error))
 
     return Reply(content=body())
 
