@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def test_what_was_imported_is_pushed_compressed_and_stays_what_it_is(dockp: Dock
     dockp.ok("rmi", name, registry.name("box:2"))
 
 
+@pytest.mark.own
 def test_what_was_pulled_keeps_its_digest_elsewhere(dockp: Dockp, registry: Registry, tmp_path: Path) -> None:
     source = registry.name("origin/app:1")
     for kind in ("v2s2", "oci"):
@@ -165,6 +167,28 @@ def _tar(name: str) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.embedded
+def test_a_push_that_was_killed_is_done_again(fresh: Dockp, registry: Registry, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "large.tar", "w") as archive:
+        for number in range(8):
+            (tmp_path / "noise").write_bytes(os.urandom(1 << 22))
+            archive.add(tmp_path / "noise", f"noise{number}")
+    name = registry.name("killed:1")
+    fresh.add_image(name, tmp_path / "large.tar")
+    for milliseconds in (150, 250, 350, 450, 550):
+        process = fresh.popen("push", name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(milliseconds / 1000)
+        process.kill()
+        process.wait()
+    digest = fresh.ok("push", name).splitlines()[-1].split()[2]
+    assert registry.digest("killed:1") == digest
+    fresh.ok("rmi", name)
+    fresh.ok("pull", "-q", name)
+    assert fresh.ok("images", "--digests", "--format", "{{.Digest}}") == digest
+    fresh.ok("rmi", name)
+    assert list((fresh.data_root / "content" / "sha256").iterdir()) == []
+
+
 def test_nobody_pushes_without_logging_in(dockp: Dockp, guarded: Registry, small: Path) -> None:
     name, address = guarded.name("app:1"), guarded.address
     dockp.add_image(name, small)
@@ -251,6 +275,7 @@ def test_credentials_are_kept_by_helpers(dockp: Dockp, guarded: Registry, tmp_pa
         dockp.settings = before
 
 
+@pytest.mark.own
 def test_search_goes_through_a_catalogue(dockp: Dockp, registry: Registry, small: Path) -> None:
     name = registry.name("findable/thing:1")
     dockp.add_image(name, small)
@@ -274,6 +299,7 @@ def _docker(dockp: Dockp, folder: Path, *words: str) -> str:
     return done.stdout + "".join(line for line in done.stderr.splitlines(True) if "level=" not in line)
 
 
+@pytest.mark.own
 def test_manifest_lists_are_dockers(dockp: Dockp, registry: Registry, small: Path, tmp_path: Path) -> None:
     """Every command, by us and by Docker's client: the same words, files and digests."""
     name = registry.name("listed")
