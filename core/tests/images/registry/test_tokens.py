@@ -235,6 +235,15 @@ def test_basic_is_sent_when_it_is_asked_for_and_from_then_on(serve: Any, answer:
         repository(server, Credentials(username="me", password="wrong")).tags()
 
 
+def test_a_refresh_token_is_not_sent_on_to_another_host(registry: Any, serve: Any, answer: Any) -> None:
+    other = serve(lambda request: answer(body=b'{"token": "x"}'))
+    moved = serve(lambda request: answer(status=307, headers={"Location": f"http://{other.address}/token"}))
+    registry.script.realm = f"http://{moved.address}/token"
+    with pytest.raises(Unavailable, match=r'^Post "http://.*/token": redirected to another host$'):
+        repository(registry, Credentials(identity_token="refresh-me")).tags()
+    assert not other.asked
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_credentials_are_dropped_on_the_way_to_another_host(serve: Any, answer: Any, status: int) -> None:
     other = serve(lambda request: answer(body=b"blob"))

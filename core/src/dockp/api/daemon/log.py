@@ -37,6 +37,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     set_level(level)
     # What is said between two looks at a connection is of no use to anybody who runs a daemon.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # it would tell signed URLs
     logging.raiseExceptions = False  # a log that cannot be written must not write a traceback
 
 

@@ -67,12 +67,12 @@ class Transport:
         self._environ = {**os.environ, **settings.proxies}
         self._closed = threading.Event()
         self._guard = threading.Lock()
-        self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._managers: dict[tuple[str, str, bool], urllib3.PoolManager] = {}
         self._contexts: dict[bool, ssl.SSLContext] = {}
         self._connections: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
 
     def send(self, method: str, url: str, *, headers: Mapping[str, str], body: Body = None) -> Response:
-        """Ask, and follow redirects; the answer's body is not read yet: finish with `finish`, `read` or a `Blob`.
+        """Ask, and follow redirects; the answer's body is not read yet: end with `finish`, `read` or a `BlobStream`.
 
         Tried again, after a pause, when the connection breaks or the server is busy; not with a body that is a stream.
         Raises: Unreachable.
@@ -122,6 +122,9 @@ class Transport:
             url = joined(url, location, spelled(method, first))
             if origin_of(url) != origin:
                 headers.pop("Authorization", None)
+                if body:
+                    # It may be a secret itself.
+                    raise Unreachable(f"{spelled(method, first)}: redirected to another host")
         raise Unreachable(f"{spelled(method, first)}: stopped after {_REDIRECTS} redirects")
 
     @staticmethod
@@ -148,24 +151,22 @@ class Transport:
             return response
 
     def _manager(self, url: str) -> urllib3.PoolManager:
-        """The connections for a URL: by the proxy that leads there, and by whether it is the registry's own host."""
+        """The connections for a URL: by its scheme, the proxy that leads there, and whether it is the registry's."""
+        scheme = origin_of(url)[0]
         own = origin_of(url)[1:] == origin_of(self._endpoint.url)[1:]
         proxy = proxy_for(url, self._environ)
         with self._guard:
-            manager = self._managers.get((proxy, own))
+            manager = self._managers.get((scheme, proxy, own))
             if manager is None:
                 options: dict[str, Any] = {"num_pools": 4, "maxsize": _CONNECTIONS, "block": False}
-                if url.startswith("https:"):
+                if scheme == "https":
                     options["ssl_context"] = self._context(own)
                 manager = _proxied(proxy, options) if proxy else urllib3.PoolManager(**options)
                 manager.pool_classes_by_scheme = {
                     "http": self._limited(HTTPConnectionPool, HTTPConnection),
                     "https": self._limited(HTTPSConnectionPool, HTTPSConnection),
                 }
-                # A manager for plain HTTP knows nothing of certificates, so it is not kept for TLS.
-                self._managers[proxy, own] = manager
-            elif url.startswith("https:") and "ssl_context" not in manager.connection_pool_kw:
-                manager.connection_pool_kw["ssl_context"] = self._context(own)
+                self._managers[scheme, proxy, own] = manager
             return manager
 
     def _limited(self, pool: Any, connection: Any) -> Any:
@@ -173,12 +174,12 @@ class Transport:
 
         The time limit of the socket is one of each read, and so never ends when a byte comes now and then.
         """
-        seconds, connections = self._stall * 2, self._connections
+        seconds, keep = self._stall * 2, self._keep
 
         class Limited(connection):  # type: ignore[misc]
             def connect(self) -> None:
                 super().connect()
-                connections.add(self)
+                keep(self)
                 # Where a certificate need not be good somebody has said so, and is not to be warned at each request.
                 self.is_verified = True
 
@@ -203,6 +204,13 @@ class Transport:
                 return response
 
         return type(pool.__name__, (pool,), {"ConnectionCls": Limited})
+
+    def _keep(self, connection: HTTPConnection) -> None:
+        """Know of a connection, to end it when the transport is closed."""
+        with self._guard:
+            self._connections.add(connection)
+            if self._closed.is_set():
+                _shut(connection.sock)
 
     def _context(self, own: bool) -> ssl.SSLContext:
         context = self._contexts.get(own)
