@@ -90,10 +90,10 @@ def test_a_command_that_cannot_start_has_dockers_exit_code(dockp: Dockp, command
         pytest.param(
             ["--log-driver", "nosuch", "busybox"], "no log driver named 'nosuch' is registered", marks=pytest.mark.own
         ),
-        pytest.param(["--gpus", "all", "busybox"], "not supported", marks=pytest.mark.own),
+        pytest.param(["--gpus", "all", "busybox"], "could not select device driver", marks=pytest.mark.own),
         pytest.param(["--link", "a", "busybox"], "not supported", marks=pytest.mark.own),
         pytest.param(
-            ["--platform", "linux/arm64", "busybox"],
+            ["--platform", "linux/arm64", "--pull", "never", "busybox"],
             "does not match the specified platform (linux/arm64)",
             marks=pytest.mark.own,
         ),
@@ -216,6 +216,7 @@ def test_seccomp_is_on_and_can_be_turned_off(dockp: Dockp) -> None:
     assert dockp("run", "--rm", "--network", "none", "busybox", "unshare", "-U", "true").returncode != 0
 
 
+@pytest.mark.own  # dockerd hands on what it was started with
 def test_no_signal_is_ignored_or_blocked_from_the_start(dockp: Dockp) -> None:
     out = dockp.ok("run", "--rm", "--network", "none", "busybox", "grep", "-E", "SigIgn|SigBlk", "/proc/self/status")
     assert [int(line.split()[1], 16) for line in out.splitlines()] == [0, 0]
