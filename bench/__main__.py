@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import machine
 from bench.daemons import Daemons
 from bench.measures import Bench
+from bench.pulls import Pulls
 from bench.report import Section
 from bench.turns import Turns
 
@@ -23,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="dockp beside runc, docker and podman")
     parser.add_argument("--quick", action="store_true", help="fewer rounds; prints only")
     parser.add_argument("--daemons", action="store_true", help="dockpd beside dockerd only; prints only")
+    parser.add_argument("--pulls", action="store_true", help="pulls, dockpd beside dockerd, only; prints only")
     parser.add_argument("--home", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--images", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--cgroup", required=True, help=argparse.SUPPRESS)
@@ -31,10 +33,14 @@ def main() -> int:
     debian = options.images / "debian.tar"
     busybox = options.images / "busybox.tar"
     turns = Turns()
-    benches: list[Bench | Daemons] = [Daemons(options.home, busybox, options.cgroup, turns, options.quick)]
-    if not options.daemons:
-        debian = debian if debian.exists() and not options.quick else None
-        benches.insert(0, Bench(options.home, busybox, debian, options.cgroup, turns, options.quick))
+    benches: list[Bench | Daemons | Pulls] = []
+    if not options.daemons and not options.pulls:
+        whole = debian if debian.exists() and not options.quick else None
+        benches.append(Bench(options.home, busybox, whole, options.cgroup, turns, options.quick))
+    if not options.pulls:
+        benches.append(Daemons(options.home, busybox, options.cgroup, turns, options.quick))
+    if options.pulls or (debian.exists() and not options.quick and not options.daemons):
+        benches.append(Pulls(options.home, debian, options.cgroup, turns))
     sections: list[Section] = []
     for bench in benches:
         try:
@@ -43,7 +49,7 @@ def main() -> int:
             bench.close()
         facts += bench.versions
     facts.append(("load after", machine.load()))
-    partly = options.quick or options.daemons
+    partly = options.quick or options.daemons or options.pulls
     text = _page(facts, sections, partly)
     print(text)
     for what, verdict in (pair for section in sections for pair in section.verdicts()):

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Measure dockp beside runc, docker and podman, and write docs/benchmarks.md. As root. Usage: scripts/bench.sh [--quick] [--daemons]
+# Measure dockp beside runc, docker and podman, and write docs/benchmarks.md. As root. Usage: scripts/bench.sh [--quick] [--daemons] [--pulls]
 # Every contestant gets mount and network namespaces and a /run of its own, all share one pid namespace and one cgroup
 # parent, which end with this script: nothing of the host's is used, and nothing stays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for option; do
     case "$option" in
-        --quick | --daemons | --help) ;;
-        *) echo "usage: scripts/bench.sh [--quick] [--daemons]" >&2; exit 2 ;;
+        --quick | --daemons | --pulls | --help) ;;
+        *) echo "usage: scripts/bench.sh [--quick] [--daemons] [--pulls]" >&2; exit 2 ;;
     esac
 done
 [ "$(id -u)" = 0 ] || { echo "bench: containers need root: run it with sudo" >&2; exit 1; }
