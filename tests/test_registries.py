@@ -102,6 +102,11 @@ def test_mirrors_come_first_and_the_name_stays(fresh: Dockp, registry: Registry)
     mirrors = json.loads(fresh.ok("info", "-f", "{{json .RegistryConfig}}"))
     assert mirrors["Mirrors"] == [f"http://{registry.address}/"]
     assert mirrors["IndexConfigs"]["far.example"]["Mirrors"] == [f"http://{registry.address}/"]
+    lines = [line.strip() for line in fresh.ok("info").splitlines()]
+    at = lines.index("Registry Mirrors:")
+    mirror = f"http://{registry.address}/"
+    assert lines[at - 3 : at] == ["Insecure Registries:", "::1/128", "127.0.0.0/8"]
+    assert lines[at + 1 : at + 3] == [mirror, f"{mirror} (of far.example)"]
     fresh.settings = {"DOCKP_REGISTRY_MIRRORS": "mirror.example"}
     refused = fresh("pull", "box:2")
     assert refused.returncode == 1

@@ -89,11 +89,29 @@ def _server(document: Mapping[str, Any]) -> Iterable[str]:
         yield "Labels:"
         yield from (f" {label}" for label in document["Labels"])
     yield f"Experimental: {_go_bool(document.get('ExperimentalBuild'))}"
+    yield from _registries(document.get("RegistryConfig") or {})
     yield f"Live Restore Enabled: {_go_bool(document.get('LiveRestoreEnabled'))}"
     pools = document.get("DefaultAddressPools") or ()
     if pools:
         yield "Default Address Pools:"
         yield from (f"  Base: {pool['Base']}, Size: {pool['Size']}" for pool in pools)
+
+
+def _registries(document: Mapping[str, Any]) -> Iterable[str]:
+    """Those of any registry: Docker shows the mirrors of its own."""
+    indexes = document.get("IndexConfigs") or {}
+    networks = document.get("InsecureRegistryCIDRs") or ()
+    if networks or indexes:
+        yield "Insecure Registries:"
+        yield from (f" {name}" for name, index in indexes.items() if not index["Secure"])
+        yield from (f" {network}" for network in networks)
+    mirrors = [f" {mirror}" for mirror in document.get("Mirrors") or ()]
+    for name, index in indexes.items():
+        if not index.get("Official"):
+            mirrors += [f" {mirror} (of {name})" for mirror in index.get("Mirrors") or ()]
+    if mirrors:
+        yield "Registry Mirrors:"
+        yield from mirrors
 
 
 def _given(document: Mapping[str, Any], names: Mapping[str, str]) -> Iterable[str]:
