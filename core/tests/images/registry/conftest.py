@@ -28,7 +28,7 @@ NOT_CERTIFIED = "10.66.0.2"
 """The same, but the certificate does not name it."""
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_network() -> Iterator[None]:
     """The thread that runs the tests, and what it starts, see a loopback and nothing else."""
     assert os.geteuid() == 0, "these tests make network namespaces: run them as root"
@@ -290,7 +290,7 @@ class DebianRegistry:
         subprocess.run(run, check=True, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def start_registry(
     tmp_path_factory: pytest.TempPathFactory, authority: Authority
 ) -> Iterator[Callable[..., DebianRegistry]]:

@@ -21,7 +21,7 @@ from dockp.spi.values import Platform
 WHO = Credentials(username="tester", password="secret words")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image of two layers, by umoci."""
     top = tmp_path_factory.mktemp("layout")
