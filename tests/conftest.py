@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parent / "parity"))
 
 from harness import Dockp, Leaks, chosen, enter_private_world, image_tar, remove_cgroups
 

@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from dockp.containers.model import CreateRequest, MountPoint
 from dockp.containers.record import Container, MountRecord
-from dockp.spi.errors import InvalidArgument
+from dockp.spi.errors import InvalidArgument, NotFound
 from dockp.spi.values import Mount
 from dockp.volumes.service import Volume, VolumeService
 
@@ -257,7 +257,12 @@ def _from_others(
         ref, _, mode = spec.partition(":")
         if mode not in ("", "ro", "rw", "z", "Z"):
             raise InvalidArgument(f"invalid mode: {mode}")
-        for record in find(ref).mounts:
+        try:
+            other = find(ref)
+        except NotFound as error:
+            # As Docker: "not found" at a creation is about the image, which clients pull then.
+            raise InvalidArgument(str(error)) from None
+        for record in other.mounts:
             if record.type == "tmpfs":
                 continue
             if record.type == "volume":
