@@ -13,6 +13,8 @@ from urllib.parse import parse_qs
 
 import pytest
 import urllib3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dockp.images.registry import tokens
 from dockp.images.registry.endpoints import Endpoint
@@ -50,6 +52,13 @@ BASIC = "Basic " + base64.b64encode(b"me:geheim").decode()
 def test_challenges_are_read(text: str, found: Any) -> None:
     response = urllib3.HTTPResponse(headers={"WWW-Authenticate": text})
     assert [(scheme, parameters) for scheme, parameters in challenges(response)][: len(found)] == found
+
+
+@given(st.text(alphabet='aB ="\\,\t', max_size=60))
+def test_any_challenge_is_read_or_left_out(text: str) -> None:
+    for scheme, parameters in challenges(urllib3.HTTPResponse(headers={"WWW-Authenticate": text})):
+        assert scheme
+        assert "" not in parameters
 
 
 class TokenRegistry:

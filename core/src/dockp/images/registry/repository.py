@@ -46,8 +46,8 @@ _ALGORITHMS = frozenset({"sha256", "sha384", "sha512"})
 _REFUSAL_LIMIT = 64 << 10
 _PAGE = 1000
 _PAGES = 1000
-NEXT_PAGE = re.compile(r'<([^>]*)>\s*;[^,]*\brel\s*=\s*"?next\b', re.I)
-"""In a ``Link`` header: where the list goes on (RFC 8288)."""
+_NEXT_PAGE = re.compile(r'<([^>]*)>\s*;[^,]*\brel\s*=\s*"?next\b', re.I)
+_LONGEST_LINK = 4096
 
 
 class Repository:
@@ -239,8 +239,13 @@ class Repository:
             if not isinstance(page, dict):
                 raise Unavailable(f"{spelled('GET', whole)}: the answer is not a JSON object")
             yield page
-            link = NEXT_PAGE.search(response.headers.get("Link") or "")
-            url = joined(whole, link[1], spelled("GET", whole)) if link else ""
+            url = next_page(response, whole)
+
+
+def next_page(response: Response, url: str) -> str:
+    """Where the list of which ``url`` is a page goes on, or "": RFC 8288. Raises: Unreachable for what is no URL."""
+    link = _NEXT_PAGE.search((response.headers.get("Link") or "")[:_LONGEST_LINK])
+    return joined(url, link[1], spelled("GET", url)) if link else ""
 
 
 def _digest(data: bytes, algorithm: str = "sha256") -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from dockp.images.reference import DEFAULT_DOMAIN
 from dockp.images.registry.endpoints import Endpoint, endpoints
 from dockp.images.registry.refusals import Refused
-from dockp.images.registry.repository import NEXT_PAGE, Repository
+from dockp.images.registry.repository import Repository, next_page
 from dockp.images.registry.transport import Unreachable, read
 from dockp.spi.errors import InvalidArgument, NotImplemented, Unauthorized, Unavailable
 from dockp.spi.images import Credentials, RegistrySettings
@@ -90,12 +90,12 @@ def _catalogue(place: Repository) -> Iterator[str]:
     url = f"{place.endpoint.url}/v2/_catalog?n=1000"
     for _ in range(_PAGES):
         response = place.request("GET", url, actions="", scopes=["registry:catalog:*"])
-        link = NEXT_PAGE.search(response.headers.get("Link") or "")
+        following = next_page(response, url)
         names = _parsed(read(response, _ANSWER_LIMIT, "GET", url), url).get("repositories") or []
         yield from (name for name in names if isinstance(name, str))
-        if link is None:
+        if not following:
             return
-        url = urljoin(url, link[1])
+        url = following
 
 
 def _document(place: Repository, url: str) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def joined(url: str, location: str, request: str) -> str:
 
 def retry_after(response: Response) -> float | None:
     """Seconds that the answer asks to wait: RFC 9110, 10.2.3. None when it does not, or not in a way to understand."""
-    text = (response.headers.get("Retry-After") or "").strip()
+    text = (response.headers.get("Retry-After") or "")[:64].strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     with contextlib.suppress(ValueError, TypeError, OverflowError):
