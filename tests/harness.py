@@ -278,11 +278,15 @@ def wait_for(condition: Any, what: str, seconds: float = 15.0) -> Any:
 
 
 class Leaks:
-    """What a test may not leave behind: taken before, compared after."""
+    """What a test may not leave behind: taken before, compared after.
 
-    def __init__(self, base: Path, cgroup_parent: str) -> None:
+    Args: served: a daemon stays, whatever the tests are run against; its processes come and go.
+    """
+
+    def __init__(self, base: Path, cgroup_parent: str, *, served: bool = False) -> None:
         self._base = str(base)
         self._parent = cgroup_parent
+        self._served = served
         self._before = self._look()
 
     def found(self) -> list[str]:
@@ -306,13 +310,17 @@ class Leaks:
             "loop device": _loops(),
             "volume": set(_entries(Path(self._base) / "data" / "volumes")),
             "cgroup": cgroups_under(self._parent),
-            "process": {f"{pid} {name}" for pid, name in processes_naming(self._base).items() if not _is_spare(name)},
+            "process": {
+                f"{pid} {name}"
+                for pid, name in processes_naming(self._base).items()
+                if not _is_spare(name, self._served)
+            },
         }
 
 
-def _is_spare(name: str) -> bool:
+def _is_spare(name: str, served: bool = False) -> bool:
     """The daemon that the tests run against, its zygote, or what that has forked ahead of time."""
-    return chosen() == "dockpd" and ("dockp.shim.zygote" in name or "bin/dockpd" in name)
+    return (served or chosen() == "dockpd") and ("dockp.shim.zygote" in name or "bin/dockpd" in name)
 
 
 def links() -> set[str]:
