@@ -447,3 +447,29 @@ def test_what_update_refuses(dockp: Dockp, words: tuple[str, ...], message: str)
     done = dockp("update", *words, "once")
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: {message.format(id)}")
+
+
+def test_what_keeps_a_container_with_rm_from_starting_leaves_nothing_of_it(dockp: Dockp) -> None:
+    for arguments in (("busybox", "nothere"), ("-u", "nouser", "busybox", "true"), ("--sysctl", "net.no=1", "busybox")):
+        assert dockp("run", "-d", "--rm", *arguments).returncode > 124
+    assert dockp.ok("ps", "-aq") == ""
+
+
+def test_a_tmpfs_on_a_new_directory_is_open_to_everybody(dockp: Dockp) -> None:
+    assert (
+        dockp.ok("run", "--rm", "--tmpfs", "/new", "--tmpfs", "/root", "busybox", "stat", "-c", "%a", "/new", "/root")
+        == "1777\n755"
+    )
+
+
+def test_a_container_can_tell_that_it_is_one_and_that_is_no_change(dockp: Dockp) -> None:
+    dockp.ok("run", "--name", "marked", "busybox", "test", "-f", "/.dockerenv")
+    assert dockp.ok("diff", "marked") == ""
+    assert dockp.ok("inspect", "-s", "-f", "{{.SizeRw}}", "marked") == "0"
+
+
+def test_exec_makes_no_directories_and_knows_only_users_that_there_are(dockp: Dockp) -> None:
+    dockp.ok("run", "-d", "--name", "host", "busybox", "sleep", "100")
+    assert dockp("exec", "-w", "/nothere", "host", "pwd").returncode in (126, 127)
+    assert dockp("exec", "host", "ls", "-d", "/nothere").returncode == 1
+    assert dockp("exec", "-u", "nouser", "host", "true").returncode == 126

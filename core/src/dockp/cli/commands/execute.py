@@ -15,7 +15,7 @@ from dockp.cli.session import check_terminal, pump, window_size
 def execute(app: App, values: Values) -> int:
     from dockp.cli.create_request import read_pairs
     from dockp.containers.model import ExecConfig
-    from dockp.spi.errors import StartFailure
+    from dockp.spi.errors import InvalidArgument, StartFailure
 
     try:
         env = read_pairs(values["env-file"], values["env"], os.environ.get)
@@ -46,6 +46,8 @@ def execute(app: App, values: Values) -> int:
         stream = containers.exec_start(id, detach=not attached, tty=tty)
     except StartFailure as error:
         raise Failure(f"Error: {error}", 127 if error.kind == "not-found" else 126) from None
+    except InvalidArgument as error:  # no such user or group in the container
+        raise Failure(f"Error: {error}", 126) from None
     if stream is None:
         return 0
     with closing(stream):
