@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -57,7 +59,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     root = top / "rootfs"
     root.mkdir()
     subprocess.run(["tar", "-C", str(root), "-xf", str(image_tar("busybox"))], check=True)
-    (top / "big").write_bytes(bytes(range(256)) * 40_000)
+    (top / "big").write_bytes(hashlib.shake_256(b"big").digest(3_000_000))
     layout = top / "layout"
     for words in (
         ("init", "--layout", layout),
@@ -118,7 +120,7 @@ def test_a_pull_says_what_docker_says(empty: Dockp, hub: Hub) -> None:
         f"{APP}:latest",
     ]
     assert empty.ok("pull", "-q", f"{APP}:1") == f"{APP}:1"
-    assert empty.ok("run", "--rm", f"{APP}:1", "wc", "-c", "/big").split() == ["10240000", "/big"]
+    assert empty.ok("run", "--rm", f"{APP}:1", "wc", "-c", "/big").split() == ["3000000", "/big"]
 
 
 def test_all_tags_come_and_digests_stay(empty: Dockp, hub: Hub) -> None:
@@ -148,16 +150,16 @@ def test_what_is_not_there_is_said_in_dockers_words(empty: Dockp, hub: Hub) -> N
 
 
 @pytest.mark.embedded
-def test_a_killed_pull_goes_on(empty: Dockp, hub: Hub) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_pull_that_was_ended_goes_on(empty: Dockp, hub: Hub, how: signal.Signals) -> None:
     """The second attempt asks a registry that is slow in the middle only for what is missing."""
     with Slow(REGISTRY) as slow:
         name = f"{slow.address}/team/app:1"
         pulling = empty.popen("pull", "-q", name)
         ingest = empty.data_root / "content/ingest"
-        wait_for(lambda: any(len(name) == 64 for name in _names(ingest)), "a download")
-        wait_for(lambda: any((ingest / name).stat().st_size for name in _names(ingest)), "its bytes")
-        pulling.send_signal(signal.SIGKILL)
-        pulling.wait()
+        wait_for(lambda: any((ingest / name).stat().st_size > 100_000 for name in _names(ingest)), "a download")
+        pulling.send_signal(how)
+        assert pulling.wait(5) == (130 if how == signal.SIGINT else -how)
         partial = [entry for entry in ingest.iterdir() if len(entry.name) == 64 and entry.stat().st_size]
         assert partial
         slow.hurry()
@@ -165,7 +167,7 @@ def test_a_killed_pull_goes_on(empty: Dockp, hub: Hub) -> None:
         empty.ok("pull", "-q", name)
         ranges = [line for request in slow.asked for line in request.splitlines() if line.lower().startswith(b"range:")]
         assert ranges, "it asked for the rest only"
-    assert empty.ok("run", "--rm", name, "wc", "-c", "/big").split() == ["10240000", "/big"]
+    assert empty.ok("run", "--rm", name, "wc", "-c", "/big").split() == ["3000000", "/big"]
 
 
 @pytest.mark.own
@@ -311,3 +313,35 @@ def write_index(layout: Path, tag: str, tags: list[str]) -> None:
 
 
 _INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+@pytest.mark.own
+def test_a_pull_ends_with_its_client_and_is_gone_on_with(empty: Dockp, hub: Hub) -> None:
+    with Daemon(empty) as daemon, Slow(REGISTRY) as slow:
+        name = f"{slow.address}/team/app:1"
+        ingest = empty.data_root / "content/ingest"
+        client = subprocess.Popen(
+            ["docker", "pull", name], env=daemon.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for(lambda: any((ingest / one).stat().st_size > 50_000 for one in _names(ingest)), "bytes")
+        client.terminate()
+        client.wait()
+        sizes = wait_for(lambda: _still(ingest), "the end of the download")
+        assert any(sizes.values())
+        slow.hurry()
+        done = daemon.docker("pull", "-q", name)
+        assert (done.returncode, done.stdout) == (0, f"{name}\n")
+        assert b"range: bytes=" in b"".join(slow.asked).lower()
+
+
+def _still(ingest: Path) -> dict[str, int]:
+    """The sizes of what was downloaded, when nobody holds it any more."""
+    sizes = {}
+    for name in _names(ingest):
+        with (ingest / name).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return {}
+            sizes[name] = os.fstat(file.fileno()).st_size
+    return sizes

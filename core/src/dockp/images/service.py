@@ -436,7 +436,11 @@ class ImageService:
 
         arrival = Arrival(self._database, self._content, self._leases, self._locks, self._layers)
         arrived = arrival.add_from(source, wanted, context=context, verify=verify, progress=progress)
-        self._tell("pull", arrived.image, wanted.shown or arrived.image.id)
+        if wanted.shown:  # Docker tells of what was asked for, not of what it turned out to be
+            name = wanted.repository and parse(wanted.repository).familiar_name
+            self._emit("image", "pull", wanted.shown, {**arrived.image.labels, "name": name})
+        else:
+            self._tell("pull", arrived.image, arrived.image.id)
         return arrived
 
     def import_(

@@ -135,7 +135,7 @@ async def _pull(request: Request) -> Reply:
         write({"aux": {"ID": image}})
 
     try:
-        return await told(services, work)
+        return await told(services, work, stops=True)
     except Unauthorized as error:
         # As dockerd. At 401 docker's command line would ask for a name and a password, also where nobody can answer.
         return evolve(errors.reply(error), status=500)

@@ -11,6 +11,7 @@ from typing import Final
 from dockp.api import errors
 from dockp.api.messages import Reply, Services
 from dockp.interface import Document, Progress, is_summary
+from dockp.spi.errors import Unavailable
 
 _WITH_ID: Final = re.compile(r"([^ ]+): (.*)", re.DOTALL)
 _BAR: Final = 50  # places of the bar, as docker draws it
@@ -54,6 +55,7 @@ async def told(
     *,
     quiet: bool = False,
     begun: bool = False,
+    stops: bool = False,
 ) -> Reply:
     """Do ``work`` in the pool; what it tells is the body of the reply.
 
@@ -64,15 +66,19 @@ async def told(
         work: is called with a progress to report to, and a function that writes one line.
         quiet: leave the progress out, and keep what ``work`` writes.
         begun: tell every error in the stream, even the first thing that happens.
+        stops: end the work when the client has gone: the next progress is answered by Unavailable.
     """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Document | None] = asyncio.Queue()
     shown: dict[str, float] = {}
+    gone = False
 
     def write(line: Document) -> None:
         loop.call_soon_threadsafe(lines.put_nowait, line)
 
     def progress(what: str, done: int, total: int | None) -> None:
+        if gone:
+            raise Unavailable("the client has gone")
         now = loop.time()
         if quiet or (what in shown and now - shown[what] < _STEP and done != total):
             return
@@ -91,10 +97,14 @@ async def told(
         await task
 
     async def body() -> AsyncGenerator[bytes, None]:
+        nonlocal gone
         line = first
-        while line is not None:
-            yield _encoded(line)
-            line = await lines.get()
+        try:
+            while line is not None:
+                yield _encoded(line)
+                line = await lines.get()
+        finally:
+            gone = stops and line is not None
         try:
             await task
         except Exception as error:
