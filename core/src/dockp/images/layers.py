@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from attrs import frozen
@@ -19,6 +20,8 @@ from dockp.store.database import Database
 from dockp.store.snapshots import Snapshot, SnapshotService
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from dockp.archive.apply import Applied
     from dockp.archive.compression import Digesting
     from dockp.spi.storage import StorageDriver
@@ -153,6 +156,7 @@ class _Unpacking:
         with (
             self.snapshots.pile(self.driver, [layer.chain_id for layer in layers]) as pile,
             ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1, "unpack") as pool,
+            self._stopped_by_an_error(pool),
         ):
             base = next(iter(pile.layers), None) if pile.below is None else None
             filling: dict[str, Future[Applied]] = {
@@ -177,17 +181,22 @@ class _Unpacking:
                         self.set_size(layer, applied.size)
                     done(layer)
                     told.add(layer.chain_id)
-            except NeedsParent:
-                pass  # this one, and those on it, are made anew below
-            except BaseException:
-                self.blobs.stop()
-                raise
-            finally:
+            except NeedsParent:  # this one, and those on it, are made anew below
                 for one in filling.values():
                     one.cancel()
             pile.finish(filled)
         # What leaned on its parent, if anything; for the others this is a look.
         return self.one_by_one(layers, lambda layer: None if layer.chain_id in told else done(layer))
+
+    @contextlib.contextmanager
+    def _stopped_by_an_error(self, pool: ThreadPoolExecutor) -> Iterator[None]:
+        """Inside of the pool, whose end waits for all that reads what will not come any more."""
+        try:
+            yield
+        except BaseException:
+            self.blobs.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
     def _build(self, layer: Layer, parent: Snapshot | None) -> Snapshot:
         from dockp.archive.apply import NeedsParent
