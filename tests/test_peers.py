@@ -79,6 +79,27 @@ def test_skopeo_reads_what_was_saved(dockp: Dockp, registry: Registry, layered: 
         check("image-layout-schema.json", json.load(archive.extractfile("oci-layout") or sys.stdin))
 
 
+def test_what_was_loaded_plain_is_pushed_compressed(
+    dockp: Dockp, registry: Registry, layered: str, tmp_path: Path
+) -> None:
+    name = registry.name("loaded:1")
+    registry.skopeo(
+        "copy", "-q", "--src-tls-verify=false", f"docker://{layered}", f"docker-archive:{tmp_path}/x.tar:{name}"
+    )
+    dockp.ok("load", "-q", "-i", str(tmp_path / "x.tar"))
+    dockp.ok("push", "-q", name)
+    manifest = registry.manifest("loaded:1")
+    kinds = {layer["mediaType"] for layer in manifest["layers"]}
+    assert kinds <= {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+    }
+    assert len(kinds) == 1
+    assert registry.digest("loaded:1") in dockp.ok("image", "inspect", "-f", "{{.RepoDigests}}", name)
+    registry.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path}/layout:x")
+    dockp.ok("rmi", name)
+
+
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A directory whose name leaves room for that of containerd's socket."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, TypeVar
 
@@ -79,19 +79,32 @@ class Pusher:
     def _index(self, image: Image, lease: Lease) -> tuple[Descriptor, bytes, Sequence[Image]] | None:
         """The index that an image came with, and the images of all its platforms; None when not all are here."""
         with self._database.read() as connection:
-            names = records.references_of(connection, image.id)
             images = [image, *records.siblings_of(connection, image.id)]
         by_manifest = {one.manifest.digest: one for one in images}
-        for digest in {name.partition("@")[2] for name in names} - {"", *by_manifest}:
-            lease.add("content", digest)
-            if not self._content.has(digest):
-                continue
-            data = self._content.read(digest, DOCUMENT_LIMIT)
-            index = parse_manifest(data, "")
-            if isinstance(index, Index) and {entry.digest for entry in index.manifests} <= by_manifest.keys():
+        for digest, data, index in self._indexes(image, lease):
+            if {entry.digest for entry in index.manifests} <= by_manifest.keys():
                 root = Descriptor(media_type=index.media_type, digest=digest, size=len(data))
                 return root, data, [by_manifest[entry.digest] for entry in index.manifests]
         return None
+
+    def _indexes(self, image: Image, lease: Lease) -> Iterator[tuple[str, bytes, Index]]:
+        """Those that the image, as it is, is listed in, and that a registry has."""
+        with self._database.read() as connection:
+            known = records.known_as(connection, image.id)
+        for digest in known:
+            lease.add("content", digest)
+            if self._content.has(digest):
+                data = self._content.read(digest, DOCUMENT_LIMIT)
+                found = parse_manifest(data, "")
+                if isinstance(found, Index) and image.manifest.digest in [entry.digest for entry in found.manifests]:
+                    yield digest, data, found
+
+    def _is_known(self, image: Image, lease: Lease) -> bool:
+        """Whether a registry has the image with this very manifest."""
+        with self._database.read() as connection:
+            if image.manifest.digest in records.known_as(connection, image.id):
+                return True
+        return any(True for _ in self._indexes(image, lease))
 
     def _store(
         self,
@@ -206,9 +219,8 @@ class Pusher:
     def _packed(self, image: Image, layers: Sequence[Layer], lease: Lease, pool: ThreadPoolExecutor) -> Image:
         """The image with all layers compressed; itself when they are, or when some registry has it as it is."""
         plain = {layer.blob.digest: layer.blob for layer in layers if layer.blob.media_type in _COMPRESSED}
-        with self._database.read() as connection:
-            if not plain or records.has_repository(connection, image.id):
-                return image
+        if not plain or self._is_known(image, lease):
+            return image
         packed = self._all(pool, lambda blob: self._compressed(blob, lease), plain.values())
         blobs = dict(zip(plain, packed, strict=True))
         document = json.loads(self._content.read(image.manifest.digest, DOCUMENT_LIMIT))

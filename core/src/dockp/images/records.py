@@ -266,14 +266,14 @@ def set_digest(connection: sqlite3.Connection, name: str, digest: str, image: st
     )
 
 
-def has_repository(connection: sqlite3.Connection, image: str) -> bool:
-    """Whether some registry is known to have the image, under its own digest or that of an index."""
-    row = connection.execute(
-        "SELECT 1 FROM repository_digests AS named JOIN image_content USING (digest) WHERE image_content.image = ?"
-        " LIMIT 1",
+def known_as(connection: sqlite3.Connection, image: str) -> list[str]:
+    """Digests by which registries have an image: those of its manifests, and of indexes that it came with."""
+    rows = connection.execute(
+        "SELECT DISTINCT digest FROM repository_digests AS named JOIN image_content USING (digest)"
+        " WHERE image_content.image = ? ORDER BY digest",
         (image,),
-    ).fetchone()
-    return row is not None
+    )
+    return [row["digest"] for row in rows]
 
 
 def repositories_with(connection: sqlite3.Connection, digest: str) -> list[str]:
