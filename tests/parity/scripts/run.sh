@@ -51,7 +51,7 @@ docker run --rm -u 1000 -w /made busybox stat -c '%u %g %a' /made
 docker run --rm --entrypoint echo busybox a b
 docker run --rm --entrypoint '' busybox echo c
 docker run --rm --entrypoint /nothere busybox
-docker run --rm -e A=1 -e B -e C= -e PATH=/bin busybox env
+docker run --rm -e A=1 -e B -e C= -e PATH=/bin busybox env | sort
 docker run --rm --hostname h --domainname d busybox sh -c 'hostname; hostname -f; cat /etc/hosts; cat /etc/hostname'
 docker run --rm --add-host x:1.2.3.4 --add-host 'y:::1' busybox cat /etc/hosts
 docker run --rm --add-host x busybox true
@@ -160,9 +160,7 @@ docker run --rm --no-healthcheck busybox true
 docker run --rm --no-healthcheck --health-cmd x busybox true
 #: says what to use
 docker run --rm --gpus all busybox true
-#: each says in its way that the registry is out of reach
 docker run --rm --platform linux/arm64 busybox true
-#: each says in its way that the registry is out of reach
 docker run --rm --platform nope/nope busybox true
 docker run --rm -p 99999:80 busybox true
 docker run --rm -p 80:80:80:80 busybox true
