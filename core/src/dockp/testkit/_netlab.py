@@ -23,8 +23,10 @@ from dockp.spi.network import Endpoint, Network, NetworkDriver, Pool
 
 T = TypeVar("T")
 
-PATIENCE = 0.4
-"""How long, in seconds, a packet may take before it counts as lost."""
+PATIENCE = 4.0
+"""How long, in seconds, an answer may take: the kernel sends a first packet that was lost again after one second."""
+MOMENT = 0.4
+"""How long, in seconds, there must be no answer where none is wanted."""
 OUTSIDE = "198.51.100.2"
 HOST_OUTSIDE = "198.51.100.1"
 """The host's address on the wire to the machine outside (TEST-NET-2, RFC 5737)."""
@@ -198,14 +200,16 @@ class Lab:
                         return
                     sock.sendto(peer[0].encode(), peer)
 
-    def ask(self, sandbox: int | None, address: str, port: int, *, protocol: str = "tcp") -> str | None:
+    def ask(
+        self, sandbox: int | None, address: str, port: int, *, protocol: str = "tcp", patience: float = PATIENCE
+    ) -> str | None:
         """What a server answers to a client in ``sandbox`` (None is the host), or None when it cannot be reached."""
 
         def attempt() -> str | None:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
             with socket.socket(family, kind) as sock:
-                sock.settimeout(PATIENCE)
+                sock.settimeout(patience)
                 try:
                     sock.connect((address, port))
                     if protocol != "tcp":
@@ -215,3 +219,7 @@ class Lab:
                     return None
 
         return attempt() if sandbox is None else netns.inside(sandbox, attempt)
+
+    def silent(self, sandbox: int | None, address: str, port: int) -> bool:
+        """Whether nobody answers a client in ``sandbox`` (None is the host)."""
+        return self.ask(sandbox, address, port, patience=MOMENT) is None
