@@ -89,7 +89,7 @@ def _read(path: str) -> bytes | None:
 def store(path: str, code: bytes) -> None:
     """Write a cache entry at once or not at all."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{path}.{os.urandom(8).hex()}"  # other threads may be at it too
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, code)
