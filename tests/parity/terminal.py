@@ -76,9 +76,10 @@ def interrupt(twin: Twin) -> str:
     screen.type("sleep 100\r")
     time.sleep(0.5)
     screen.type("\x03")
-    screen.until("# ")
+    time.sleep(0.5)
     screen.type("echo $?\r")
-    screen.until("# ")
+    screen.until("130")
+    time.sleep(0.3)
     screen.type("\x04")
     return screen.end()
 
