@@ -22,8 +22,6 @@ from dockp.supervisor.client import ClientSocket
 
 _log = logging.getLogger(__name__)
 
-_log = logging.getLogger(__name__)
-
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
 
