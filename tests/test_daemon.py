@@ -80,6 +80,15 @@ def test_the_second_daemon_on_a_root_is_refused_and_names_the_first(daemon: Daem
         assert daemon.answers()
 
 
+def said(port: int) -> bytes:
+    """What a server on a loopback port says first; nothing while there is none."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            return client.recv(16)
+    except OSError:
+        return b""
+
+
 def test_two_daemons_on_roots_of_their_own_live_side_by_side(daemon: Daemon, fresh: Dockp) -> None:
     with daemon, Daemon(fresh) as second:
         assert ask(second.socket) == ask(daemon.socket) == b"OK"
@@ -92,8 +101,7 @@ def test_two_daemons_on_roots_of_their_own_live_side_by_side(daemon: Daemon, fre
             done = one.docker("run", *words)
             assert done.returncode == 0, done.stderr
         for number in range(2):
-            with socket.create_connection(("127.0.0.1", 8081 + number), 5) as client:
-                assert client.recv(16) == b"%d\n" % number
+            wait_for(lambda at=8081 + number, who=number: said(at) == b"%d\n" % who, f"an answer of container {number}")
         daemon.dockp.clear()
 
 
