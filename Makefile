@@ -40,7 +40,7 @@ demo: $(SETUP) ## real images, `dockp run`, a published port; as root
 
 test: lint test-quick test-slow test-daemon test-docker test-vm ## everything, the quick checks first; as root
 
-test-quick: $(SETUP) .cache/packages-test.stamp ## unit and driver tests
+test-quick: $(SETUP) .cache/packages-test.stamp .cache/images/busybox.tar ## unit and driver tests
 	$(PYTEST) -q $(PARALLEL) -m "not slow" core/tests drivers $(PYTEST_ARGS)
 
 test-slow: $(SETUP) .cache/packages-test.stamp .cache/images/debian.tar ## the slow ones, and those of whole commands
