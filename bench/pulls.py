@@ -1,4 +1,5 @@
-"""Pulls and loads: dockpd beside dockerd, each with a registry on its own loopback over the same blobs."""
+"""Pulls, and what is done with images then: dockpd beside dockerd, each with a registry on its own loopback over the
+same blobs."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from typing import Any
 
 from bench.contestants import Docker, Dockpd, Served
 from bench.report import MB, SECONDS, Row, Section
+from bench.stored import Stored
 from bench.turns import Turns, say
 
 _REGISTRY = "127.0.0.1:5000"
@@ -61,7 +63,10 @@ class Pulls:
             self._section.rows.append(Row(title, SECONDS, samples, rival="docker", limit=limit))
         peaks = {engine.name: [_peak(engine.pid)] for engine in self._engines}
         self._memory.rows.append(Row("at most", MB, peaks, limit=150))
-        return [self._section, self._memory]
+        for engine in self._engines:
+            engine.ok("pull", "-q", _MANY)
+        stored = Stored(self._home, self._engines, self._turns)
+        return [self._section, self._memory, stored.save_and_load(_MANY, f"{_LAYERS} layers"), stored.listing()]
 
     def close(self) -> None:
         for engine in self._engines:

@@ -136,6 +136,14 @@ def _get(path: str, target: str) -> bool:
     return reply.startswith(b"HTTP/1.1 200")
 
 
+def get(at: str, target: str) -> Answer:
+    """Ask the daemon at a socket for something, on a connection of its own; the seconds until all of it was here."""
+    began = time.perf_counter()
+    if not _get(at, target):
+        raise RuntimeError(f"GET {target} failed")
+    return {"seconds": time.perf_counter() - began}
+
+
 def stop(pid: int) -> Answer:
     """End a daemon, and wait for it."""
     for started in _daemons:
@@ -161,6 +169,7 @@ _OPERATIONS: Mapping[str, Callable[..., Answer]] = {
     "run": run,
     "burst": burst,
     "serve": serve,
+    "get": get,
     "stop": stop,
     "runtime_once": _within("bench.native", "runtime_once"),
     "start_zygote": _within("bench.native", "start_zygote"),
