@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,3 +77,23 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockp]:
     yield dockp
     dockp.close()
     remove_cgroups(dockp.cgroup_parent)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority ``ca.pem``, and what it signed: ``server.pem`` for 127.0.0.1, ``client.pem``, each with its key."""
+    place = tmp_path_factory.mktemp("tls")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=place, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for authority in ("ca", "other"):
+        words = ["-x509", "-days", "2", "-subj", f"/CN={authority}", "-keyout", f"{authority}.key"]
+        openssl("req", *curve, *words, "-out", f"{authority}.pem")
+    (place / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    for name, authority in (("server", "ca"), ("client", "ca"), ("stranger", "other")):
+        openssl("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        signing = ["-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", "2"]
+        openssl("x509", "-req", "-in", f"{name}.csr", *signing, "-extfile", "names", "-out", f"{name}.pem")
+    return place

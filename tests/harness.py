@@ -181,6 +181,14 @@ class Daemon:
         assert self.process is not None, "the daemon was not started"
         return self.process.pid
 
+    @property
+    def tcp_port(self) -> int:
+        """Where it listens besides, as its log says."""
+        lines = wait_for(
+            lambda: [line for line in self.log.splitlines() if "API listen on tcp://" in line], "a TCP socket"
+        )
+        return int(lines[-1].rstrip('"').rpartition(":")[2])
+
     def start(self, seconds: float = 15.0) -> Daemon:
         """Start it and wait until it answers."""
         with self.log_path.open("ab") as log:

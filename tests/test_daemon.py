@@ -246,38 +246,11 @@ def test_a_second_interrupt_ends_it_at_once(daemon: Daemon) -> None:
 # Sockets over TCP, and from systemd
 
 
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority ``ca.pem``, and what it signed: ``server.pem`` for 127.0.0.1, ``client.pem``, each with its key."""
-    place = tmp_path_factory.mktemp("tls")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=place, check=True, capture_output=True)
-
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for authority in ("ca", "other"):
-        words = ["-x509", "-days", "2", "-subj", f"/CN={authority}", "-keyout", f"{authority}.key"]
-        openssl("req", *curve, *words, "-out", f"{authority}.pem")
-    (place / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    for name, authority in (("server", "ca"), ("client", "ca"), ("stranger", "other")):
-        openssl("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        signing = ["-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", "2"]
-        openssl("x509", "-req", "-in", f"{name}.csr", *signing, "-extfile", "names", "-out", f"{name}.pem")
-    return place
-
-
-def port_of(daemon: Daemon) -> int:
-    line = wait_for(
-        lambda: [line for line in daemon.log.splitlines() if "API listen on tcp://" in line], "a TCP socket"
-    )
-    return int(line[-1].rstrip('"').rpartition(":")[2])
-
-
 def test_tcp_without_tls_must_be_asked_for(dockp: Dockp) -> None:
     assert "TCP without TLS gives root to everybody who can connect" in refused(dockp, "-H", "tcp://127.0.0.1:0")
     for word in ("--allow-insecure-tcp", "--tls=false"):
         with Daemon(dockp, word, hosts=["tcp://127.0.0.1:0"]) as daemon:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port_of(daemon)}/_ping", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{daemon.tcp_port}/_ping", timeout=10) as answer:
                 assert answer.read() == b"OK"
             assert "has root here" in daemon.log
 
@@ -290,7 +263,7 @@ def test_tls_lets_in_who_has_a_certificate_and_nobody_else(dockp: Dockp, certifi
         dockp, "-H", "tcp://127.0.0.1:0", "--tlsverify", *tls, "--tlskey=/nowhere"
     )
     with Daemon(dockp, "--tlsverify", *tls, hosts=["tcp://127.0.0.1:0"]) as daemon:
-        port = port_of(daemon)
+        port = daemon.tcp_port
 
         def ask_as(name: str) -> bytes:
             context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))

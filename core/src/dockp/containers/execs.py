@@ -16,7 +16,7 @@ from dockp.containers.telling import tell
 from dockp.interface import START_FAILURE_CODES, Stream
 from dockp.jsonmodel import from_json, to_json
 from dockp.keys import parse_detach_keys
-from dockp.spi.errors import Conflict, DockpError, InvalidArgument, StartFailure
+from dockp.spi.errors import Conflict, DockpError, InvalidArgument, NotFound, StartFailure, Unavailable
 from dockp.spi.runtime import RuntimeFailure
 from dockp.supervisor.client import ClientSocket, ShimClient
 
@@ -94,7 +94,10 @@ def start(
         raise Conflict(f"container {container.id} is not running")
     config = from_json(ExecConfig, document["config"])
     context.table.put_exec(exec_id, container.id, {**document, "started": True})
-    client = context.supervisor.connect(container.id)
+    try:
+        client = context.supervisor.connect(container.id)
+    except (NotFound, Unavailable) as failure:  # it ends just now
+        raise Conflict(f"container {container.id} is not running") from failure
     size = console_size or (config.console_size if config.console_size != (0, 0) else None)
     options: dict[str, Any] = {
         "user": config.user or container.request.config.user,
@@ -137,6 +140,8 @@ def start(
         client.close()
         if isinstance(failure, DockpError):
             context.table.put_exec(exec_id, container.id, {**document, "started": True, "exit_code": 126})
+        if isinstance(failure, Unavailable):  # it ended meanwhile
+            raise Conflict(f"container {container.id} is not running") from failure
         raise
     if stream is None:
         client.close()

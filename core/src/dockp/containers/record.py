@@ -226,11 +226,15 @@ class ContainerTable:
             return {row[0] for row in connection.execute("SELECT DISTINCT image FROM containers")}
 
     def put_exec(self, exec_id: str, container_id: str, document: dict[str, Any]) -> None:
-        with self._database.write() as connection:
-            connection.execute(
-                "INSERT INTO execs VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET document = ?3",
-                (exec_id, container_id, json.dumps(document)),
-            )
+        """Raises: NotFound when the container was removed meanwhile."""
+        try:
+            with self._database.write() as connection:
+                connection.execute(
+                    "INSERT INTO execs VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET document = ?3",
+                    (exec_id, container_id, json.dumps(document)),
+                )
+        except sqlite3.IntegrityError as error:
+            raise NotFound(f"No such container: {container_id}") from error
 
     def get_exec(self, exec_id: str) -> tuple[str, dict[str, Any]]:
         """(container id, document). Raises: NotFound."""

@@ -52,7 +52,12 @@ def refresh(context: Context, container: Container) -> Container:
     if live is not None:
         return live
     with context.exclusive(container.id):
-        return settle(context, container.id)
+        try:
+            return settle(context, container.id)
+        except SystemFault as error:
+            # On a full disk, say. It can be looked at all the same; what would change it settles it first, and fails.
+            _log.debug("container %s: its end cannot be recorded: %s", container.id[:12], error)
+            return _ended(container, context.supervisor.state(container.id))
 
 
 def current(context: Context) -> list[Container]:
