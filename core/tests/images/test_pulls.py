@@ -617,15 +617,15 @@ def test_paths_that_lead_out_stay_inside(
     assert list(victim.iterdir()) == []
 
 
-def test_many_small_files_come_in_bearable_time(store: Any, registry: Registry) -> None:
-    """A tenth of the 200,000 that a layer may well have."""
-    many = layer(*(entry(f"d{number // 1000}/", DIRECTORY) for number in range(0, 20_000, 1000)))
-    files = layer(*(entry(f"d{number // 1000}/{number}", data=b"x") for number in range(20_000)))
-    registry.image(gzip.compress(many.read()[:-1024] + files.read()))
+@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_many_small_files_come_in_bearable_time(store: Any, registry: Registry, count: int) -> None:
+    many = layer(*(entry(f"d{number // 1000}/", DIRECTORY) for number in range(0, count, 1000)))
+    files = layer(*(entry(f"d{number // 1000}/{number}", data=b"x") for number in range(count)))
+    registry.image(gzip.compress(many.read()[:-1024] + files.read(), 1))
     begun = time.process_time()
     pull(store, registry)
-    assert time.process_time() - begun < 20
-    assert store.images.list()[0]["Size"] == 20_000
+    assert time.process_time() - begun < count / 1000
+    assert store.images.list()[0]["Size"] == count
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
