@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
+import io
 import json
 import os
+import random
 import signal
 import socket
+import tarfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +24,7 @@ from typing import Any
 
 import pytest
 from apiclient import Client, shell
-from harness import Daemon, Dockp, processes_naming, remains, wait_for
+from harness import Daemon, Dockp, everything, processes_naming, remains, wait_for
 
 pytestmark = pytest.mark.embedded  # each test has a daemon of its own
 
@@ -293,3 +298,148 @@ def test_the_zygote_is_killed_too(daemon: Daemon) -> None:
     started(daemon, "after", shell("sleep 1000"))
     rows = ok(daemon, "GET", "/containers/json")
     assert {row["Names"][0] for row in rows} == {"/before", "/between", "/after"}
+
+
+_ROUNDS = int(os.environ.get("DOCKP_TEST_KILLS", "10"))
+"""How often the daemon is killed at a random moment."""
+
+
+def test_killed_at_random_moments(daemon: Daemon) -> None:
+    """While clients do everything at once: a container is whole or not there, all can be removed, nothing is left."""
+    chosen = random.Random(_ROUNDS)
+    for round_ in range(_ROUNDS):
+        ended = threading.Event()
+        with ThreadPoolExecutor(8) as pool:
+            users = [pool.submit(use, daemon, random.Random(100 * round_ + n), ended) for n in range(8)]
+            time.sleep(chosen.uniform(0.05, 0.8))
+            daemon.kill()
+            ended.set()
+        done = sum(user.result() for user in users)
+        daemon.start()
+        rows = ok(daemon, "GET", "/containers/json", all=1)
+        assert {row["State"] for row in rows} <= {"created", "running", "exited", "removing"}, (round_, rows)
+        for row in rows:
+            with Client(daemon.socket) as client:
+                if row["State"] != "removing":
+                    for method, target in (("GET", "json"), ("POST", "start"), ("GET", "logs?stdout=1")):
+                        reply = client.ask(method, f"/containers/{row['Id']}/{target}")
+                        assert reply.status < 400 or reply.status == 404, (round_, done, row, reply.body)
+                reply = client.ask("DELETE", f"/containers/{row['Id']}", force=1, v=1)
+                assert reply.status in (204, 404, 409), (round_, done, row, reply.body)
+        for image in ok(daemon, "GET", "/images/json"):
+            for name in image["RepoTags"]:
+                if name.startswith("made"):
+                    ok(daemon, "DELETE", f"/images/{name}")
+        ok(daemon, "POST", "/images/prune")
+        wait_for(lambda: left_with(daemon) == [], f"round {round_} leaves nothing: {left_with(daemon)}")
+
+
+def left_with(daemon: Daemon) -> list[str]:
+    return [line for line in everything(daemon.dockp) if "zygote" not in line and "bin/dockpd" not in line]
+
+
+def use(daemon: Daemon, chosen: random.Random, ended: threading.Event) -> int:
+    """Be a client until the daemon is gone; how much was done."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("copied"))
+    done = 0
+    with contextlib.suppress(OSError, EOFError), Client(daemon.socket, 5) as client:
+        while not ended.is_set():
+            name = f"victim{chosen.randrange(6)}"
+            volumes = {"/anonymous": {}} if chosen.random() < 0.3 else {}
+            network = chosen.choice(["none", "none", "bridge"])
+            wish = shell("sleep 1000", NetworkMode=network, AutoRemove=chosen.random() < 0.3) | {"Volumes": volumes}
+            steps: dict[str, tuple[str, str, Any]] = {
+                "create": ("POST", f"/containers/create?name={name}", wish),
+                "start": ("POST", f"/containers/{name}/start", None),
+                "stop": ("POST", f"/containers/{name}/stop?t=0", None),
+                "remove": ("DELETE", f"/containers/{name}?force=1&v=1", None),
+                "exec": ("POST", f"/containers/{name}/exec", {"Cmd": ["sleep", "1000"]}),
+                "copy": ("PUT", f"/containers/{name}/archive?path=/tmp", tar.getvalue()),
+                "commit": ("POST", f"/commit?container={name}&repo=made{chosen.randrange(3)}", None),
+                "rename": ("POST", f"/containers/{name}/rename?name=victim{chosen.randrange(6)}", None),
+            }
+            reply = client.ask(*steps[chosen.choice(list(steps))])
+            if reply.status == 201 and "exec" not in name:
+                identity = reply.document["Id"]
+                client.ask("POST", f"/exec/{identity}/start", {"Detach": True})
+                client.ask("POST", f"/containers/{identity}/start")
+            assert reply.status < 500, reply.body
+            done += 1
+    return done
+
+
+def test_followers_that_come_back(daemon: Daemon) -> None:
+    """With ``since`` the time of the last that they saw: they miss nothing, and know what they see twice."""
+    script = _COUNT.replace("while :", "while [ $i -lt 300 ]")
+    began = f"{time.time():.9f}"
+    box = started(daemon, "told", shell(script))
+    target = f"/containers/{box}/logs?follow=1&stdout=1&timestamps=1"
+    with ThreadPoolExecutor(2) as pool:
+        over = threading.Event()
+        lines = pool.submit(follow, daemon, target, over, log_entry, began)
+        events = pool.submit(follow, daemon, "/events?", over, event_entry, began)
+        brief = {}
+        try:
+            for number in range(3):
+                for name in (f"before{number}", f"meanwhile{number}"):
+                    wish = shell("true" if name.startswith("before") else "sleep 0.4", AutoRemove=True)
+                    brief[name] = started(daemon, name, wish)
+                time.sleep(0.3)
+                daemon.kill()
+                time.sleep(0.7)
+                daemon.start()
+            assert ok(daemon, "POST", f"/containers/{box}/wait")["StatusCode"] == 0
+            ok(daemon, "POST", "/containers/create", shell("true"), name="last")
+            time.sleep(1)
+        finally:
+            over.set()
+            daemon.stop()
+        assert [int(line) for line in lines.result()] == list(range(1, 301))
+        told = Counter(
+            row["id"] + row["Action"] for row in map(json.loads, events.result()) if row["Type"] == "container"
+        )
+    for name, identity in brief.items():
+        for action in ("create", "start", "die", "destroy"):
+            assert told[identity + action] == 1, (name, action)
+    assert set(told.values()) == {1}
+
+
+def log_entry(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
+    """Whole frames of a log: each the time, as ``since`` takes it, and the line; and what is left."""
+    found = []
+    while len(data) >= 8 and len(data) >= (end := 8 + int.from_bytes(data[4:8], "big")):
+        moment, _, line = data[8:end].partition(b" ")
+        seconds = calendar.timegm(time.strptime(moment[:19].decode(), "%Y-%m-%dT%H:%M:%S"))
+        found.append((f"{seconds}.{moment[20:-1].decode():0<9}", line))
+        data = data[end:]
+    return found, data
+
+
+def event_entry(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
+    *lines, rest = data.split(b"\n")
+    moments = [json.loads(line)["timeNano"] for line in lines]
+    return [(f"{at // 10**9}.{at % 10**9:09}", line) for at, line in zip(moments, lines, strict=True)], rest
+
+
+def follow(
+    daemon: Daemon,
+    target: str,
+    over: threading.Event,
+    entries: Callable[[bytes], tuple[list[tuple[str, bytes]], bytes]],
+    since: str,
+) -> list[bytes]:
+    """Everything that a stream tells, through all its interruptions, until ``over`` and its end."""
+    seen: list[tuple[str, bytes]] = []
+    while not over.is_set():
+        with contextlib.suppress(OSError, EOFError), Client(daemon.socket, 10) as client:
+            known = {entry for entry in seen if entry[0] == seen[-1][0]}
+            client.send("GET", f"{target}&since={seen[-1][0] if seen else since}")
+            assert client.head()[0] == 200
+            rest = b""
+            for piece in client.chunks():
+                found, rest = entries(rest + piece)
+                seen += [entry for entry in found if entry not in known]
+            over.wait(0.1)
+    return [said for _, said in seen]

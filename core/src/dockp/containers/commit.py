@@ -96,7 +96,7 @@ def _paused(context: Context, container: Container, wanted: bool) -> Iterator[No
         with contextlib.suppress(DockpError):  # it may have ended, or somebody else has paused it
             shim = stack.enter_context(contextlib.closing(context.supervisor.connect(container.id)))
             with contextlib.suppress(FailedPrecondition):
-                shim.pause()
+                shim.pause(held=True)
                 stack.callback(_unpause, shim)
         yield
 

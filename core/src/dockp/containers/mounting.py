@@ -30,6 +30,8 @@ def main() -> None:
     sock = _socket.socket(fileno=int(sys.argv[2]))
     try:
         wire.send_blocking(sock, {}, assemble(loads(sys.argv[1])))
+    except BrokenPipeError:
+        pass  # whoever asked was killed
     except DockpError as failure:
         wire.send_blocking(sock, {"error": str(failure)})
     except OSError as failure:

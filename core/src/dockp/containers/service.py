@@ -398,25 +398,25 @@ class ContainerService:
     def changes(self, ref: str) -> Sequence[Document]:
         from dockp.containers.changes import changes
 
-        with _host_faults():
+        with self._files_of(ref):
             return changes(self._context, self._find(ref))
 
     def export(self, ref: str) -> BinaryIO:
         from dockp.containers.export import export
 
-        with _asked_for(ref), _host_faults():
+        with self._files_of(ref):
             return export(self._context, self._find(ref))
 
     def archive_stat(self, ref: str, path: str) -> Document:
         from dockp.containers.copying import archive_stat
 
-        with _asked_for(ref), _host_faults():
+        with self._files_of(ref):
             return archive_stat(self._context, self._find(ref), path)
 
     def archive_get(self, ref: str, path: str) -> tuple[BinaryIO, Document]:
         from dockp.containers.copying import archive_get
 
-        with _asked_for(ref), _host_faults():
+        with self._files_of(ref):
             return archive_get(self._context, self._find(ref), path)
 
     def archive_put(
@@ -430,7 +430,7 @@ class ContainerService:
     ) -> None:
         from dockp.containers.copying import archive_put
 
-        with _asked_for(ref), _host_faults():
+        with self._files_of(ref):
             archive_put(
                 self._context,
                 self._find(ref),
@@ -454,7 +454,7 @@ class ContainerService:
     ) -> str:
         from dockp.containers.commit import commit
 
-        with _asked_for(ref), _host_faults():
+        with self._files_of(ref):
             return commit(
                 self._context,
                 self._find(ref),
@@ -553,6 +553,17 @@ class ContainerService:
     def _settled(self, container: Container) -> None:
         with contextlib.suppress(NotFound):
             settling.refresh(self._context, evolve(container, active=True))
+
+    @contextlib.contextmanager
+    def _files_of(self, ref: str) -> Iterator[None]:
+        """Its files may go while they are read. Raises: NotFound, Conflict when it was, or is, removed meanwhile."""
+        try:
+            with _asked_for(ref), _host_faults():
+                yield
+        except SystemFault as error:
+            if (container := self._find(ref)).task.state is State.REMOVING:
+                raise Conflict(f"container {container.id} is being removed") from error
+            raise
 
     @contextlib.contextmanager
     def _shim(self, container: Container) -> Iterator[ShimClient]:

@@ -37,13 +37,14 @@ _PEER_CREDENTIALS = 12  # struct ucred: pid, uid, gid
 class Connection:
     """One client."""
 
-    __slots__ = ("claims", "out", "receiver", "sock", "starter", "watches")
+    __slots__ = ("claims", "out", "pauses", "receiver", "sock", "starter", "watches")
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
         self.receiver = wire.Receiver(sock)
         self.out = b""
         self.claims = False
+        self.pauses = False  # only as long as it is here
         self.watches = False
         self.starter = False
 
@@ -170,6 +171,8 @@ class Control:
         self._connections.remove(connection)
         self._loop.forget(connection.sock.fileno())
         connection.receiver.close()
+        if connection.pauses and self.task.record.values["status"] == "paused":
+            self.task.unpause()
         if connection.claims or (connection.starter and not self.task.started):
             self._claim_ended(connection)
 
@@ -366,12 +369,15 @@ class Control:
 
     def op_pause(self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self.task.pause()
+        connection.pauses = bool(message.get("held"))
         return {}
 
     def op_unpause(
         self, connection: Connection, seq: object, message: dict[str, Any], fds: list[int]
     ) -> dict[str, Any]:
         self.task.unpause()
+        for each in self._connections:
+            each.pauses = False
         return {}
 
     def op_wait(

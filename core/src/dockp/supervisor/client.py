@@ -275,8 +275,9 @@ class ShimClient:
         it has ended. NotModified when it had ended before."""
         return TaskState.from_json(self._call("stop", signal=signum, timeout=timeout))
 
-    def pause(self) -> None:
-        self._call("pause")
+    def pause(self, *, held: bool = False) -> None:
+        """Args: held: no longer than this connection lasts."""
+        self._call("pause", held=held)
 
     def unpause(self) -> None:
         self._call("unpause")

@@ -102,6 +102,7 @@ class Daemon:
         self._watch_signals()
         services = MeasuredServices(self._engine)
         server = ApiServer(services, Router(ROUTES))
+        self._engine.watch()  # before anybody can ask to be told of an end
         await server.serve([one.socket for one in listeners if not one.is_tcp])
         await server.serve([one.socket for one in listeners if one.is_tcp], secure)
         servers = [server]
@@ -128,9 +129,8 @@ class Daemon:
         await asyncio.gather(*(one.close(grace if grace >= 0 else _NO_LIMIT) for one in servers))
 
     def _take_up(self) -> None:
-        """Behind the open socket: watch the containers that run, start those that should."""
+        """Behind the open socket: record what ended meanwhile, start the containers that should run."""
         try:
-            self._engine.watch()
             self._engine.containers.settle_all()
             count = self._autostart.run()
             _log.debug("containers were taken up", extra={"started": count})
