@@ -9,8 +9,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 PYTEST_ARGS ?=
-# Two at a time, each file in one process: what a file sets up once is set up once.
-PARALLEL := -n 2 --dist loadfile
+# Two at a time, each file in one process: what a file sets up once is set up once. A process that dies ends the run:
+# with another in its place it would wait for ever.
+PARALLEL := -n 2 --dist loadfile --max-worker-restart 0
 # What containers do, whoever runs them: the same tests for an engine in the command's process, dockpd and dockerd.
 BEHAVIOUR := tests/test_run.py tests/test_lifecycle.py tests/test_terminal.py
 PROJECTS := core $(patsubst %/pyproject.toml,%,$(wildcard drivers/*/pyproject.toml))

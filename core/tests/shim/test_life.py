@@ -160,12 +160,15 @@ def test_killing_a_client_in_the_middle_changes_nothing(plain):
     client.claim()
     child = os.fork()
     if child == 0:
-        other = plain.supervisor.connect("c")
-        stream = other.attach(framing="raw")
-        client.start()
-        stream.recv(1)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+        try:
+            other = plain.supervisor.connect("c")
+            stream = other.attach(framing="raw")
+            client.start()
+            stream.recv(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:  # never back into pytest
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert client.wait(timeout=20).exit_code == 0
     texts = [json.loads(line)["log"] for line in (plain.directory("c") / "json.log").read_text().splitlines()]
     assert texts == [f"{n}\n" for n in range(200)]
