@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import urllib.request
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def test_a_server_on_a_published_port(containers: None) -> None:
                 break
             except OSError:
                 assert attempt < 49
+                time.sleep(0.1)
         stdout, stderr = running.get_logs()
         assert (stdout, stderr) == (b"ready\n", b"")
 

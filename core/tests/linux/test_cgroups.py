@@ -71,8 +71,11 @@ def test_a_process_joins_itself(cgroup: Cgroup) -> None:
     place = cgroup.open_unified()
     pid = os.fork()
     if pid == 0:
-        cgroups.join_self(tasks)
-        os.execv("/bin/sleep", ["sleep", "60"])
+        try:
+            cgroups.join_self(tasks)
+            os.execv("/bin/sleep", ["sleep", "60"])
+        finally:  # never back into pytest
+            os._exit(1)
     for fd in tasks:
         os.close(fd)
     if place is not None:
