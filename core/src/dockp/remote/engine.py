@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 import time
@@ -84,17 +85,15 @@ class RemoteEngine:
 
     def call(self, call: Call[T]) -> T:
         """Ask and read the whole answer. Raises: what the engine raises, and Unavailable when it cannot be reached."""
-        link, answer = self._ask(call)
-        body = link.read_all()
-        self._give_back(link)
-        return call.read(Answer(status=answer.status, headers=answer.headers, body=body))
+        return self.begin(call)()
 
     def begin(self, call: Call[T]) -> Callable[[], T]:
         """Ask and read the headers; the function waits for the rest."""
         link, answer = self._ask(call)
 
         def end() -> T:
-            body = link.read_all()
+            with _closed_on_failure(link):
+                body = link.read_all()
             self._give_back(link)
             return call.read(Answer(status=answer.status, headers=answer.headers, body=body))
 
@@ -140,21 +139,13 @@ class RemoteEngine:
     def _ask(self, request: Request) -> tuple[Link, Answer]:
         version = NEWEST if request.timeless else self.version
         link = self._take()
-        try:
+        with _closed_on_failure(link):
             answer = link.ask(request, version)
-            if answer.status >= 300:
-                raise self._refused(link, answer, request)
-        except DockpError:
-            raise
-        except BaseException:
-            link.close()
-            raise
+            error = _refusal(link, answer, request) if answer.status >= 300 else None
+        if error is not None:
+            self._give_back(link)
+            raise error
         return link, answer
-
-    def _refused(self, link: Link, answer: Answer, request: Request) -> DockpError:
-        error = _refusal(link, answer, request)
-        self._give_back(link)
-        return error
 
     def _take(self) -> Link:
         while True:
@@ -173,6 +164,15 @@ class RemoteEngine:
                     self._idle.append(link)
                     return
         link.close()
+
+
+@contextlib.contextmanager
+def _closed_on_failure(link: Link) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        link.close()
+        raise
 
 
 def _refusal(link: Link, answer: Answer, request: Request) -> DockpError:
